@@ -1,0 +1,94 @@
+# pneumocam: `make` alone prints what there is.
+#
+#   make train archive serve                    the whole road, on phantoms where no data is given
+#   make train archive serve DATA=folder        on your X-rays
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help setup data train evaluate crosscheck archive serve stop predict versions promote \
+        rollback test lint bench lock
+
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+
+# What may stand on the make line. Empty: the script chooses, and says so.
+DATA     ?=
+INIT     ?=
+PRESET   ?=
+NETWORKS ?=
+VERSION  ?= 1.0
+SEED     ?= 0
+PATIENT  ?=
+JUDGE    ?= test
+IMAGE    ?=
+NETWORK  ?= resnet50
+
+# An option is passed on only where it was given.
+option = $(if $(2),--$(1) "$(2)")
+
+help:  ## print this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= JUDGE=; see README.md'
+
+setup: $(VENV)/.done  ## install the exact environment into .venv (the others do it by themselves)
+
+$(VENV)/.done: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: PYTHON=python3.11 make …"; exit 1; }
+	@echo "set-up: about 3 GB to fetch and 6 GB on disk, some minutes, once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+data: setup  ## fetch Kaggle's chest X-rays into data/chest_xray
+	@$(RUN) -m train data
+
+train: setup  ## train both networks, judge them, cross-check their maps
+	@$(RUN) -m train train $(call option,data,$(DATA)) $(call option,init,$(INIT)) \
+	  $(call option,preset,$(PRESET)) $(call option,networks,$(NETWORKS)) \
+	  $(call option,seed,$(SEED)) $(call option,patient,$(PATIENT)) --judge $(JUDGE) $(TRAIN_FLAGS)
+
+evaluate: setup  ## judge the last run again
+	@$(RUN) -m train evaluate --judge $(JUDGE)
+
+crosscheck: setup  ## hook maps against Captum's, on the last run
+	@$(RUN) -m train crosscheck --judge $(JUDGE)
+
+archive: setup  ## pack the last run's networks into model_store/<network>-<VERSION>.mar
+	@$(RUN) -m train archive --version $(VERSION) $(call option,networks,$(NETWORKS))
+
+serve: setup  ## start TorchServe on loopback and wait until every network answers
+	@$(RUN) -m client serve $(if $(NETWORKS),--networks $(NETWORKS)) \
+	  $(call option,data,$(DATA))
+
+stop: setup  ## stop that server
+	@$(RUN) -m client stop
+
+predict: setup  ## ask the server about IMAGE=file-or-folder; overlays into predictions/
+	@$(RUN) -m client predict $(IMAGE) --network $(NETWORK) --save predictions
+
+versions: setup  ## what the server serves
+	@$(RUN) -m client versions
+
+promote: setup  ## make VERSION= of NETWORK= the default
+	@$(RUN) -m client promote $(NETWORK) $(VERSION)
+
+rollback: setup  ## make the version before the last promotion of NETWORK= the default again
+	@$(RUN) -m client rollback $(NETWORK)
+
+test: setup  ## every test, those with a real TorchServe too
+	@$(RUN) -m pytest
+
+lint: setup  ## ruff, mypy, import-linter
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@$(VENV)/bin/lint-imports
+
+bench: setup  ## the benchmarks: overlay, training
+	@$(RUN) -m benchmarks.overlay
+	@$(RUN) -m benchmarks.training
+
+lock: setup  ## make requirements.lock anew from pyproject.toml
+	@$(RUN) .ci/lock.py

@@ -1,0 +1,1 @@
+"""Start, stop and ask a TorchServe that serves this project's archives (`python -m client`)."""

@@ -1,0 +1,166 @@
+"""`python -m client VERB`: start, stop and ask a TorchServe that serves this project's archives."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from client import api, archives, predict, serve, server, settings, versions
+from client import state as states
+
+ERRORS = (archives.ArchiveError, settings.StartError, versions.VersionError, api.ServerError)
+NO_SERVER = 2
+
+Verb = Callable[[argparse.Namespace], int]
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs with their options."""
+    top = argparse.ArgumentParser(prog="python -m client", description=__doc__)
+    verbs = top.add_subparsers(metavar="VERB", required=True)
+
+    def add(name: str, run: Verb, text: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.add_argument(
+            "--state", type=Path, default=Path(".server"), help="state folder (%(default)s)"
+        )
+        verb.set_defaults(run=run)
+        return verb
+
+    _serve_options(add("serve", _serve, "start the server, or bring it up to date"))
+    add("stop", _stop, "stop the server of this state folder, and it alone")
+    _predict_options(add("predict", _predict, "send images, print a table, save overlays"))
+    _address(add("versions", _versions, "list every version: default or not, workers, status"))
+    register = add("register", _register, "load one archive more into the running server")
+    register.add_argument("archive", type=Path, help="a file of the model store")
+    promote = add("promote", _promote, "make a version the default")
+    rollback = add("rollback", _rollback, "back to the default of before")
+    for verb in (promote, rollback):
+        verb.add_argument("network")
+        _address(verb)
+    promote.add_argument("version")
+    return top
+
+
+def _address(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--management", type=_url, help="address (that of the running server)")
+
+
+def _url(text: str) -> str:
+    return text.rstrip("/")
+
+
+def _serve_options(verb: argparse.ArgumentParser) -> None:
+    default = serve.Options()
+    verb.add_argument("--networks", nargs="+", help="networks to serve (all in the model store)")
+    for name, text in (
+        ("model_store", "folder of archives"),
+        ("config", "TorchServe's settings"),
+        ("log_config", "TorchServe's log settings"),
+        ("data", "where to look for a picture for the example"),
+    ):
+        option = f"--{name.replace('_', '-')}"
+        value = getattr(default, name)
+        verb.add_argument(option, type=Path, default=value, help=f"{text} (%(default)s)")
+    for name in settings.PORTS:
+        verb.add_argument(f"--{name}-port", type=int, metavar="PORT", help="over the settings'")
+
+
+def _predict_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("paths", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
+    verb.add_argument("--network", default="resnet50", help="(%(default)s)")
+    verb.add_argument("--version", help="one version (the network's default)")
+    verb.add_argument("--server", type=_url, help="inference address (the running server's)")
+    verb.add_argument("--class", dest="of_class", help="whose map: predicted, NORMAL or PNEUMONIA")
+    verb.add_argument("--operating-point", help="a name from the card (the card's default)")
+    verb.add_argument("--save", type=Path, metavar="FOLDER", help="save overlays there as PNG")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    ports = {name: getattr(options, f"{name.replace('-', '_')}_port") for name in settings.PORTS}
+    serve.serve(
+        serve.Options(
+            model_store=options.model_store,
+            networks=options.networks,
+            config=options.config,
+            log_config=options.log_config,
+            state=options.state,
+            data=options.data,
+            ports={name: port for name, port in ports.items() if port},
+        )
+    )
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    with states.locked(options.state):
+        stopped = server.stop(options.state)
+    print("Stopped." if stopped else "No server is running here.")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    running = states.running(options.state)
+    question = predict.Question(
+        server=options.server or (running.inference if running else "http://127.0.0.1:8080"),
+        network=options.network,
+        version=options.version,
+        of_class=options.of_class,
+        operating_point=options.operating_point,
+        save=options.save,
+    )
+    return predict.predict(options.paths, question)
+
+
+def _management(options: argparse.Namespace) -> str:
+    running = states.running(options.state)
+    here = running.management if running else "http://127.0.0.1:8081"
+    return str(options.management or here)
+
+
+def _versions(options: argparse.Namespace) -> int:
+    print(versions.table(api.versions(_management(options))))
+    return 0
+
+
+def _register(options: argparse.Namespace) -> int:
+    with states.locked(options.state):
+        running = states.running(options.state)
+        if running is None:
+            raise api.NoServerError("no server is running here: start it with make serve")
+        serve.register_file(options.state, running, options.archive)
+    return 0
+
+
+def _promote(options: argparse.Namespace) -> int:
+    history = versions.promote(
+        _management(options), options.state, options.network, options.version
+    )
+    print(f"{options.network}: {' -> '.join(history[-2:])} is the default now")
+    return 0
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    history = versions.rollback(_management(options), options.state, options.network)
+    print(f"{options.network}: {history[-1]} is the default again")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; 0, 1 for an error, 2 where no server answers."""
+    options = parser().parse_args(arguments)
+    run: Verb = options.run
+    try:
+        return run(options)
+    except ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except api.NoServerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return NO_SERVER
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""TorchServe's management API and what its answers mean, as functions of an address."""
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from urllib3.exceptions import ProtocolError
+
+# TorchServe itself gives up on a worker after 120 s of starting and after 60 s of work
+# (config.properties); its own message is worth waiting for.
+TIMEOUT = (5.0, 130.0)
+
+# Up to four images that wait already go through the network together. DenseNet161 at 224 pixels,
+# its last stage dilated, takes 1.0 GB for two, 1.3 for four and 1.7 for eight, which would put a
+# server of both networks above 3 GB. 1 ms collects just what waits: with more, a lone image would
+# wait for company (and 0 means TorchServe's default of 100 ms).
+BATCH_SIZE = 4
+MAX_BATCH_DELAY_MS = 1
+
+
+class NoServerError(Exception):
+    """Nothing answers at the address."""
+
+
+class ServerError(Exception):
+    """The server refused: its own message, and its status as `code`."""
+
+    def __init__(self, code: int, message: str) -> None:
+        """Keep the status beside the message."""
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of one network on the server."""
+
+    network: str
+    version: str
+    default: bool
+    workers: int
+    status: str
+    pending: int
+
+
+def call(method: str, url: str, **options: Any) -> requests.Response:
+    """The server's answer, where it is below 400.
+
+    Raises ServerError with the server's message for any other, NoServerError where none listens.
+    """
+    with requests.Session() as session:
+        # A proxy named in the environment knows nothing of this machine's loopback.
+        session.trust_env = not is_loopback(url)
+        try:
+            response = session.request(method, url, timeout=TIMEOUT, **options)
+        except requests.ReadTimeout as error:
+            raise ServerError(504, f"no answer within {TIMEOUT[1]:.0f} s") from error
+        except requests.ConnectionError as error:
+            if isinstance(error.args[0], ProtocolError):
+                # So ends, now and then, an image above max_request_size.
+                raise ServerError(502, "the server closed the connection") from error
+            raise NoServerError(f"no server answers at {url}: start it with make serve") from error
+    if response.status_code >= 400:
+        raise ServerError(response.status_code, message_of(response))
+    return response
+
+
+def message_of(response: requests.Response) -> str:
+    """The message of an error's JSON, else its status in words (a 413 comes without a body)."""
+    try:
+        return str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.reason
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the address can be reached from this machine alone."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorts versions as people do: 1.9 before 1.10, numbers before words."""
+    parts = version.split(".")
+    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts)
+
+
+def versions(management: str) -> list[Version]:
+    """Every version of every network, sorted, with its workers and its queue."""
+    found = []
+    for network in _networks(management):
+        default = call("GET", f"{management}/models/{network}").json()[0]["modelVersion"]
+        for entry in call("GET", f"{management}/models/{network}/all").json():
+            found.append(_version(entry, default))
+    return sorted(found, key=lambda v: (v.network, version_key(v.version)))
+
+
+def _networks(management: str) -> list[str]:
+    names: list[str] = []
+    query: dict[str, str] = {}
+    while True:
+        page = call("GET", f"{management}/models", params=query).json()
+        names += [entry["modelName"] for entry in page["models"]]
+        if "nextPageToken" not in page:
+            return names
+        query = {"next_page_token": page["nextPageToken"]}
+
+
+def _version(entry: dict[str, Any], default: str) -> Version:
+    states = sorted({worker["status"] for worker in entry["workers"]})
+    return Version(
+        network=entry["modelName"],
+        version=entry["modelVersion"],
+        default=entry["modelVersion"] == default,
+        workers=len(entry["workers"]),
+        status=", ".join(states) or "no workers",
+        pending=entry["jobQueueStatus"]["pendingRequests"],
+    )
+
+
+def card(management: str, network: str, version: str) -> dict[str, Any]:
+    """The card a version answers with, after a real round trip through its worker.
+
+    `/ping` stays healthy when a worker is dead; this does not.
+    """
+    url = f"{management}/models/{network}/{version}"
+    answer = call("GET", url, params={"customized": "true"}).json()[0]
+    metadata = answer.get("customizedMetadata")
+    if not isinstance(metadata, dict):
+        raise ServerError(500, f"{network} {version} gives no card: {metadata!r}")
+    return metadata
+
+
+def register(management: str, file: str, network: str, version: str, workers: int) -> None:
+    """Load an archive of the model store by its file name and wait until it answers.
+
+    A failure leaves nothing behind: TorchServe alone would keep the version's name taken.
+    """
+    query = {
+        "url": file,
+        "initial_workers": "0",
+        "batch_size": str(BATCH_SIZE),
+        "max_batch_delay": str(MAX_BATCH_DELAY_MS),
+    }
+    call("POST", f"{management}/models", params=query)
+    url = f"{management}/models/{network}/{version}"
+    try:
+        call("PUT", url, params={"min_worker": str(workers), "synchronous": "true"})
+        card(management, network, version)
+    except (ServerError, NoServerError):
+        call("DELETE", url)
+        raise
+
+
+def set_default(management: str, network: str, version: str) -> None:
+    """Requests that name no version go to this one from now on; those under way finish."""
+    call("PUT", f"{management}/models/{network}/{version}/set-default")

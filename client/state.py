@@ -1,0 +1,99 @@
+"""What the state folder remembers: the server that runs, and which versions were the default."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that was started from this state folder."""
+
+    pid: int
+    created: float  # with the pid: a number is given again, never with the same time
+    temporary: str  # its own folder for sockets and unpacked archives
+    inference: str
+    management: str
+    ports: dict[str, int]
+    model_store: str
+    workers: int
+    settings: str  # sha256 of the settings it was started with
+    archives: dict[str, str]  # file name → sha256
+
+
+@contextmanager
+def locked(state: Path) -> Iterator[None]:
+    """One verb at a time changes the server of a state folder; another waits for it."""
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def running(state: Path) -> Running | None:
+    """The server of this state folder, where it is alive."""
+    recorded = recorded_server(state)
+    return recorded if recorded and process(recorded) else None
+
+
+def recorded_server(state: Path) -> Running | None:
+    """The server last started here and not stopped since, dead or alive."""
+    content = _read(state / "server.json")
+    return Running(**content) if content else None
+
+
+def process(server: Running) -> psutil.Process | None:
+    """The server's Java process; None where it is gone, whoever has its number now."""
+    try:
+        found = psutil.Process(server.pid)
+        gone = found.create_time() != server.created or found.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return None if gone else found
+
+
+def record(state: Path, server: Running) -> None:
+    """Remember the server."""
+    _write(state / "server.json", asdict(server))
+
+
+def record_archive(state: Path, server: Running, file: str, sha256: str) -> Running:
+    """Remember that the server serves one archive more."""
+    server = replace(server, archives={**server.archives, file: sha256})
+    record(state, server)
+    return server
+
+
+def forget(state: Path) -> None:
+    """No server runs any more."""
+    (state / "server.json").unlink(missing_ok=True)
+
+
+def defaults(state: Path, network: str) -> list[str]:
+    """The versions that were a network's default, the present one last."""
+    return list(_read(state / "defaults.json").get(network, []))
+
+
+def record_defaults(state: Path, network: str, history: list[str]) -> None:
+    """Remember the defaults of one network; they outlive the server."""
+    _write(state / "defaults.json", {**_read(state / "defaults.json"), network: history})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return {}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".new")
+    aside.write_text(json.dumps(content, indent=1))
+    aside.replace(path)

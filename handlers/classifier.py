@@ -1,0 +1,165 @@
+"""The one handler class. TorchServe imports this file alone, from beside the package."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ts.context import Context
+
+from handlers import heatmap, pixels, response
+from handlers.engine import Engine, Logits, Maps, Pixels
+from handlers.pixels import ImageError
+from handlers.response import PNG, Question, Reply, RequestError
+
+log = logging.getLogger(__name__)
+
+CARD = "card.json"
+MAX_ID = 128  # characters of a client's request id that come back
+
+REBUILD = "build the archive again with make archive"
+
+
+class Classifier:
+    """Answers chest X-rays by the card and the graph of its archive."""
+
+    def initialize(self, context: Context) -> None:
+        """Load card and graph and run the graph once, so that the first client does not wait.
+
+        Raises:
+            RuntimeError: card or graph is missing, or they don't belong together.
+        """
+        folder = Path(context.system_properties["model_dir"])
+        if not (folder / CARD).is_file():
+            raise RuntimeError(f"the archive holds no {CARD}: {REBUILD}")
+        self._card: dict[str, Any] = json.loads((folder / CARD).read_text())
+        self._size: int = self._card["input"]["size"]
+        self._engine = Engine(_checked_graph(folder, self._card["graph"]))
+        _, maps = self._engine(np.zeros((1, self._size, self._size), dtype=np.uint8))
+        cells = self._card["map"]["rows"], self._card["map"]["columns"]
+        if maps.shape[2:] != cells:
+            raise RuntimeError(f"the card says maps of {cells}, they are {maps.shape}: {REBUILD}")
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
+        """One answer for each request of a batch; what is wrong with one concerns it alone."""
+        started = time.perf_counter()
+        headers = [_headers(context, index) for index in range(len(data))]
+        ids = [_request_id(context, index, headers[index]) for index in range(len(data))]
+        replies: dict[int, Reply] = {}
+        asked: dict[int, tuple[Question, Pixels]] = {}
+        for index, fields in enumerate(data):
+            try:
+                if headers[index].get("describe") == "True" and not fields:
+                    # TorchServe's own question; a client may send such a header with an image.
+                    replies[index] = Reply(200, response.encode(self._card))
+                else:
+                    asked[index] = self._ask(fields, headers[index])
+            except Exception as error:
+                replies[index] = _refuse(error)
+        results = self._run([image for _, image in asked.values()])
+        for (index, (question, image)), result in zip(asked.items(), results, strict=True):
+            try:
+                accept = headers[index].get("accept", "")
+                replies[index] = self._answer(question, image, result, accept, ids[index])
+            except Exception as error:
+                replies[index] = _refuse(error)
+        taken = (time.perf_counter() - started) * 1000
+        return [
+            _send(context, index, replies[index], ids[index], taken) for index in sorted(replies)
+        ]
+
+    def _ask(
+        self, fields: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> tuple[Question, Pixels]:
+        if headers.get("explain") == "True":  # TorchServe's mark of /explanations
+            raise RequestError(
+                400, "NotSupported", "There is no /explanations yet: ask /predictions for a map."
+            )
+        question = response.ask(fields, headers.get("content-type", ""), self._card)
+        return question, pixels.decode(question.image, self._size)
+
+    def _run(self, images: Sequence[Pixels]) -> list[tuple[Logits, Maps] | Exception]:
+        """Logits (2,) and maps (2, h, w) of each image, or why there are none.
+
+        All in one batch; where that fails, each alone, so that none fails for another's sake.
+        """
+        if not images:
+            return []
+        try:
+            logits, maps = self._engine(np.stack(images))
+        except Exception as error:
+            if len(images) == 1:
+                return [error]
+            log.exception("a batch of %d failed: each is run alone", len(images))
+            return [result for image in images for result in self._run([image])]
+        return list(zip(logits, maps, strict=True))
+
+    def _answer(
+        self,
+        question: Question,
+        image: Pixels,
+        result: tuple[Logits, Maps] | Exception,
+        accept: str,
+        request_id: str,
+    ) -> Reply:
+        if isinstance(result, Exception):
+            raise result
+        logits, maps = result
+        verdict = response.judge(logits, question, self._card)
+        as_png = response.prefers_png(accept)
+        overlay = None
+        if as_png or question.heatmap == "overlay":
+            overlay = heatmap.overlay(image, maps[verdict.shown], self._card["map"]["scale"])
+        if as_png and overlay is not None:
+            return Reply(200, overlay, PNG)
+        said = response.answer(self._card, question, verdict, request_id, logits, maps, overlay)
+        return Reply(200, response.encode(said))
+
+
+def _checked_graph(folder: Path, said: Mapping[str, str]) -> Path:
+    graph = folder / said["file"]
+    if not graph.is_file():
+        raise RuntimeError(f"the archive holds no {said['file']}, which its card names: {REBUILD}")
+    with graph.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != said["sha256"]:
+        raise RuntimeError(
+            f"{graph.name} has sha256 {found}, its card says {said['sha256']}: {REBUILD}"
+        )
+    return graph
+
+
+def _headers(context: Context, index: int) -> dict[str, str]:
+    """A request's headers by name in lower case: names keep the client's case on their way."""
+    return {
+        name.lower(): value
+        for name, value in context.get_all_request_header(index).items()
+        if isinstance(value, str)  # TorchServe puts a dict for each field of a form among them
+    }
+
+
+def _request_id(context: Context, index: int, headers: Mapping[str, str]) -> str:
+    """The client's own, cut short and rid of what could forge a line of the log."""
+    given = "".join(c for c in headers.get("x-request-id", "") if c.isascii() and c.isprintable())
+    return given[:MAX_ID].strip() or str(context.get_request_id(index))
+
+
+def _refuse(error: Exception) -> Reply:
+    if isinstance(error, ImageError | RequestError):
+        return response.refusal(error.status, error.type, str(error))
+    log.error("a request failed", exc_info=error)
+    return response.refusal(
+        500, "InternalError", "The server failed on this request: its log says why."
+    )
+
+
+def _send(context: Context, index: int, reply: Reply, request_id: str, taken: float) -> bytes:
+    context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, index)
+    context.set_response_content_type(index, reply.content_type)
+    log.info("request %s: %d in %.1f ms", request_id, reply.status, taken)
+    return reply.body

@@ -1,0 +1,170 @@
+"""Bytes → grey uint8 (S, S): the only place that decodes an image, in training and in serving."""
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ImageChops
+from PIL.Image import Image, Resampling, Transpose, fromarray
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+MAX_BYTES = 32 * 2**20
+MAX_PIXELS = 50_000_000  # twice the largest detectors; decoding takes 4 bytes a pixel at most
+MIN_SIDE = 32  # pixels; below it nothing of a chest is left to see
+
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+
+# Only to say what was sent instead: (where, what stands there, its name).
+_OTHERS = (
+    (128, b"DICM", "DICOM"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (8, b"WEBP", "WebP"),
+    (4, b"ftyp", "HEIC or AVIF"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"%PDF", "PDF"),
+    (0, b"<", "HTML or XML"),
+    (0, b"\0\0\0\0", "zeros"),
+)
+
+# EXIF 2.32, tag 274: how the picture lies in the file.
+_ORIENTATION = 274
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+
+
+class ImageError(Exception):
+    """These bytes are not answered: an HTTP status, its type in one word, and the remedy."""
+
+    def __init__(self, status: int, type: str, message: str) -> None:
+        """Keep status and type beside the message."""
+        super().__init__(message)
+        self.status = status
+        self.type = type
+
+
+def decode(
+    data: bytes | bytearray,
+    size: int,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+) -> npt.NDArray[np.uint8]:
+    """The image in a JPEG or PNG file, upright, grey, squashed to uint8 (size, size).
+
+    Grey first, then Pillow's bilinear filter, aspect ratio not kept. 16 bits become 8 by dividing
+    by 257; what is transparent lies over black. Of several pictures in a file, the first.
+
+    Raises:
+        ImageError: `data` is no such image, is broken, or is too small or too large.
+    """
+    if not data:
+        raise ImageError(400, "EmptyImage", "There are no bytes: send a JPEG or PNG file.")
+    if len(data) > max_bytes:
+        raise ImageError(
+            413,
+            "TooManyBytes",
+            f"The image has {len(data):,} bytes, the limit is {max_bytes:,}: send it smaller.",
+        )
+    image = _open(data)
+    try:
+        _check_sides(image, max_pixels)  # as the header has them: nothing is decoded so far
+        grey = _grey(image)
+        upright = _UPRIGHT.get(_orientation(image))
+        if upright is not None:
+            grey = grey.transpose(upright)
+        return np.array(grey.resize((size, size), Resampling.BILINEAR))
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # whatever a decoder makes of hostile bytes
+        raise _broken(error) from error
+
+
+def _open(data: bytes | bytearray) -> ImageFile:
+    # Not Image.open, whose own limit of pixels is global to the process and warns.
+    if data.startswith(_JPEG):
+        plugin: type[ImageFile] = JpegImageFile
+    elif data.startswith(_PNG):
+        plugin = PngImageFile
+    else:
+        raise ImageError(
+            415,
+            "NotAnImage",
+            f"These bytes are no image that can be read{_likeness(data)}: send JPEG or PNG.",
+        )
+    try:
+        return plugin(io.BytesIO(data))
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise _broken(error) from error
+
+
+def _likeness(data: bytes | bytearray) -> str:
+    for start, magic, name in _OTHERS:
+        if data[start : start + len(magic)] == magic:
+            return f" (they look like {name})"
+    return ""
+
+
+def _broken(error: Exception) -> ImageError:
+    why = str(error)[:200] or type(error).__name__
+    return ImageError(
+        400, "BrokenImage", f"The image is broken or cut short ({why}): send the whole file again."
+    )
+
+
+def _check_sides(image: Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            413,
+            "TooManyPixels",
+            f"The image is {width} x {height}, {width * height:,} pixels, "
+            f"the limit is {max_pixels:,}: send it smaller.",
+        )
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            400,
+            "ImageTooSmall",
+            f"The image is {width} x {height}, too small for a radiograph: "
+            f"send at least {MIN_SIDE} pixels a side.",
+        )
+
+
+def _orientation(image: Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a broken EXIF block, as above, says nothing of how the picture lies
+        return 1
+
+
+def _grey(image: Image) -> Image:
+    """An image of any mode as mode L (ITU-R BT.601 luma); floats count as 0 to 255."""
+    image.load()
+    if image.mode.startswith("I"):  # I;16 and kin; older Pillows read 16 bits as I
+        return fromarray(_eight_bits(image))
+    if image.has_transparency_data:
+        # Over black, which is how a radiograph shows that nothing lies there (air).
+        light, alpha = image.convert("RGBA").convert("LA").split()
+        return ImageChops.multiply(light, alpha)
+    return image.convert("L")
+
+
+def _eight_bits(image: Image) -> npt.NDArray[np.uint8]:
+    """Values 0 to 65535 as 0 to 255. That a detector filled 12 bits alone can't be known."""
+    values = np.asarray(image).astype(np.int32)
+    if "transparency" in image.info:
+        values[values == image.info["transparency"]] = 0  # over black, as in `_grey`
+    return ((values.clip(0, 65535) + 128) // 257).astype(np.uint8)

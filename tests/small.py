@@ -1,0 +1,66 @@
+"""A network and a data set small enough for a test: a step takes a millisecond."""
+
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from torch import nn
+from torchvision.models import ResNet50_Weights, WeightsEnum
+from torchvision.ops import FrozenBatchNorm2d
+
+from train.networks import Architecture, Classifier
+from train.recipes import Phase, Recipe
+
+RECIPE = Recipe(phases=(Phase(16, 2), Phase(32, 2)), batch=8, warm_up=0.2, learning_rate=3e-3)
+
+
+def small_trunk(norm: type[nn.Module] = nn.BatchNorm2d) -> nn.Module:
+    """Maps of S/4 in 6 channels, negative values too."""
+    return nn.Sequential(
+        OrderedDict(
+            conv0=nn.Conv2d(1, 4, 3, stride=2, padding=1),
+            norm0=norm(4),
+            relu0=nn.ReLU(),
+            conv1=nn.Conv2d(4, 6, 3, stride=2, padding=1),
+            norm1=norm(6),
+        )
+    )
+
+
+def _build(_weights: WeightsEnum | None, _dilated: bool) -> nn.Module:
+    return small_trunk()
+
+
+def _build_frozen(_weights: WeightsEnum | None, _dilated: bool) -> nn.Module:
+    return small_trunk(FrozenBatchNorm2d)
+
+
+_STAGES = (
+    ("head", ("head.",)),
+    ("stage1", ("trunk.conv1.", "trunk.norm1.")),
+    ("stem", ("trunk.conv0.", "trunk.norm0.")),
+)
+SMALL = Architecture(_build, 6, ResNet50_Weights.IMAGENET1K_V1, _STAGES)
+SMALL_FROZEN = Architecture(_build_frozen, 6, ResNet50_Weights.IMAGENET1K_V1, _STAGES)
+
+
+def small_network(seed: int = 0) -> Classifier:
+    torch.manual_seed(seed)
+    return Classifier(small_trunk(), 6)
+
+
+def write_images(root: Path, train: int = 40, test: int = 10, size: int = 40) -> Path:
+    """Noise, brighter in the middle for PNEUMONIA, in Kaggle's layout under neutral names."""
+    random = np.random.default_rng(0)
+    for folder, count in (("train", train), ("test", test)):
+        for name in ("NORMAL", "PNEUMONIA"):
+            (root / folder / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 120, (size, size))
+                if name == "PNEUMONIA":
+                    pixels[10:30, 10:30] += 100
+                image = Pillow.fromarray(pixels.astype(np.uint8))
+                image.save(root / folder / name / f"{folder}-{name}-{number:03d}.png")
+    return root

@@ -1,0 +1,486 @@
+import base64
+import hashlib
+import io
+import json
+import logging
+import shutil
+import struct
+import sys
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from ts.context import Context
+from ts.model_loader import ModelLoaderFactory
+from ts.protocol import otf_message_handler as protocol
+from ts.service import Service
+from ts.utils.util import list_classes_from_module
+
+from handlers import classifier, pixels
+from handlers.classifier import Classifier
+from handlers.engine import Engine
+
+SIZE = 64
+GAIN = 8.0  # logits from black to white
+
+# Maps of 4 x 4 cells: the brighter, the more PNEUMONIA. A white pixel in the first corner is more
+# than the table of corners holds, and the graph fails on it, as a graph may on what no one foresaw.
+GRAPH = """
+<ir_version: 9, opset_import: ["": 17]>
+brightness (uint8[{batch},64,64] pixels) => (float[N,2] logits, float[N,2,4,4] maps)
+<
+  int64[1] channel = {{1}}, int64[2] first = {{0, 0}}, int64[2] last = {{1, 1}},
+  int64[2] sides = {{1, 2}}, int64[1] corners = {{250}}, float[1] nothing = {{0}},
+  float[2,1,1,1] gain = {{-0.03137255, 0.03137255}}, float[2] bias = {{4.0, -4.0}}
+>
+{{
+  grey = Cast<to=1>(pixels)
+  image = Unsqueeze(grey, channel)
+  cells = AveragePool<kernel_shape=[16,16], strides=[16,16]>(image)
+  maps = Conv(cells, gain)
+  means = ReduceMean<axes=[2,3], keepdims=0>(maps)
+  corner = Slice(pixels, first, last, sides)
+  index = Cast<to=7>(corner)
+  table = Expand(nothing, corners)
+  zeros = Gather(table, index)
+  zero = ReduceSum<keepdims=0>(zeros)
+  biased = Add(means, bias)
+  logits = Add(biased, zero)
+}}
+"""
+
+JSON_TYPE, RAW, FORM = "application/json", "application/octet-stream", "multipart/form-data"
+
+
+def picture(grey: int, side: int = 80, format: str = "PNG") -> bytes:
+    """An even picture of one grey."""
+    file = io.BytesIO()
+    Image.new("L", (side, side), grey).save(file, format)
+    return file.getvalue()
+
+
+def logit(grey: int) -> float:
+    """What the graph gives PNEUMONIA for an even picture; NORMAL gets the opposite."""
+    return GAIN * grey / 255 - GAIN / 2
+
+
+def write(folder: Path, batch: str = "N", **changes: Any) -> Path:
+    """A model's folder as TorchServe unpacks it, without the handlers."""
+    folder.mkdir(exist_ok=True)
+    graph = folder / "graph.onnx"
+    onnx.save(onnx.parser.parse_model(GRAPH.format(batch=batch)), graph)
+    card = {
+        "network": "resnet50",
+        "version": "1.0",
+        "input": {"size": SIZE},
+        "map": {"rows": 4, "columns": 4, "scale": GAIN},
+        "classes": ["NORMAL", "PNEUMONIA"],
+        "bias": [GAIN / 2, -GAIN / 2],
+        "temperature": 1.0,
+        "operating_points": {"balanced": {"threshold": 0.5}, "rule_in": {"threshold": 0.9999}},
+        "default_operating_point": "balanced",
+        "warnings": ["a stand-in that measures brightness"],
+        "graph": {
+            "file": "graph.onnx",
+            "sha256": hashlib.sha256(graph.read_bytes()).hexdigest(),
+        },
+        **changes,
+    }
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+def context_of(folder: Path) -> Context:
+    return Context("resnet50", str(folder), {}, 8, None, "0.12.0")
+
+
+def started(folder: Path) -> Classifier:
+    handler = Classifier()
+    handler.initialize(context_of(folder))
+    return handler
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("model") / "resnet50")
+
+
+@pytest.fixture(scope="module")
+def handler(folder: Path) -> Classifier:
+    return started(folder)
+
+
+class Wire(io.BytesIO):
+    """What the frontend sent, as the worker's socket gives it out."""
+
+    def recv(self, length: int) -> bytes:
+        return self.read(length)
+
+
+def part(content: bytes, content_type: str = "", name: str = "body") -> dict[str, Any]:
+    """One field of a request, through TorchServe's own reading of it."""
+    wire = b"".join(struct.pack("!i", len(w)) + w for w in (name.encode(), content_type.encode()))
+    found = protocol._retrieve_input_data(Wire(wire + struct.pack("!i", len(content)) + content))
+    assert found is not None
+    return found
+
+
+def request(*parts: dict[str, Any], **headers: str) -> dict[str, Any]:
+    """One request as the worker has read it; `_` stands for the hyphen of a header's name."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return {
+        "requestId": b"from-torchserve",
+        "parameters": parts,
+        "headers": [{"name": k.encode(), "value": v.encode()} for k, v in named.items()],
+    }
+
+
+def raw(content: bytes, **headers: str) -> dict[str, Any]:
+    return request(part(content, RAW), **headers)
+
+
+def as_json(said: object, **headers: str) -> dict[str, Any]:
+    content = said if isinstance(said, bytes) else json.dumps(said).encode()
+    return request(part(content, JSON_TYPE), Content_Type=JSON_TYPE, **headers)
+
+
+class Answer:
+    """One answer as the frontend gets it."""
+
+    def __init__(self, context: Context, index: int, body: bytes) -> None:
+        self.status, self.phrase = context.get_response_status(index)
+        self.content_type = context.get_response_content_type(index)
+        self.body = body
+
+    @property
+    def json(self) -> Any:
+        assert self.content_type == JSON_TYPE
+        return json.loads(self.body)
+
+    @property
+    def probability(self) -> float:
+        assert self.status == 200, self.body
+        return float(self.json["probability"]["PNEUMONIA"])
+
+
+def answers(handler: Classifier, *requests: Mapping[str, Any]) -> list[Answer]:
+    """A batch through TorchServe's own unpacking and packing."""
+    context = context_of(Path())
+    headers, data, ids = Service.retrieve_data_for_inference(requests)
+    context.request_ids, context.request_processor = ids, headers
+    bodies = handler.handle(data, context)
+    assert len(bodies) == len(requests)
+    assert protocol.create_predict_response(bodies, ids, "", 200, context)
+    return [Answer(context, index, body) for index, body in enumerate(bodies)]
+
+
+def answer(handler: Classifier, request: Mapping[str, Any]) -> Answer:
+    return answers(handler, request)[0]
+
+
+# Starting
+
+
+def test_torchserve_finds_one_class_in_the_file() -> None:
+    assert list_classes_from_module(classifier) == [Classifier]
+
+
+def test_torchserve_loads_it_from_an_archives_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(classifier.__file__, write(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "classifier", raising=False)
+    service = ModelLoaderFactory.get_model_loader().load(
+        "resnet50", str(tmp_path), "classifier.py", batch_size=1
+    )
+    assert Path(sys.modules["classifier"].__file__ or "") == tmp_path / "classifier.py"
+    assert service._entry_point.__func__.__qualname__ == "Classifier.handle"
+    monkeypatch.delitem(sys.modules, "classifier")
+
+
+def test_the_graph_must_be_the_one_of_the_card(tmp_path: Path) -> None:
+    write(tmp_path)
+    with (tmp_path / "graph.onnx").open("ab") as graph:
+        graph.write(b"\0")
+    with pytest.raises(RuntimeError, match=r"graph\.onnx has sha256 .*make archive"):
+        started(tmp_path)
+    (tmp_path / "graph.onnx").unlink()
+    with pytest.raises(RuntimeError, match=r"no graph\.onnx"):
+        started(tmp_path)
+    (tmp_path / "card.json").unlink()
+    with pytest.raises(RuntimeError, match=r"no card\.json"):
+        started(tmp_path)
+
+
+def test_the_map_must_be_the_one_of_the_card(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="make archive"):
+        started(write(tmp_path, map={"rows": 2, "columns": 2, "scale": 1.0}))
+
+
+def test_threads_come_from_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PNEUMOCAM_THREADS", "1")
+    engine = Engine(folder / "graph.onnx")
+    assert engine._session.get_session_options().intra_op_num_threads == 1
+    engine = Engine(folder / "graph.onnx", threads=2)
+    assert engine._session.get_session_options().intra_op_num_threads == 2
+    for nonsense in ("0", "-1", "many", "1.5", "²"):
+        monkeypatch.setenv("PNEUMOCAM_THREADS", nonsense)
+        with pytest.raises(ValueError, match=r"PNEUMOCAM_THREADS=.*whole number"):
+            Engine(folder / "graph.onnx")
+
+
+def test_logits_and_maps_of_any_number_of_images(folder: Path) -> None:
+    engine = Engine(folder / "graph.onnx")
+    for count in (1, 2, 5):
+        images = np.full((count, SIZE, SIZE), 100, np.uint8)
+        logits, maps = engine(images)
+        assert maps.shape == (count, 2, 4, 4)
+        expected = maps.mean((2, 3)) + np.array([GAIN / 2, -GAIN / 2])
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+# Answering
+
+
+GREY = picture(100)
+BASE64 = base64.b64encode(GREY).decode()
+
+
+def test_an_answer(handler: Classifier) -> None:
+    found = answer(handler, raw(GREY))
+    assert (found.status, found.phrase) == (200, "OK")
+    said = found.json
+    assert list(said) == [
+        "model",
+        "version",
+        "request_id",
+        "label",
+        "probability",
+        "logit",
+        "temperature",
+        "threshold",
+        "operating_point",
+        "heatmap",
+        "warnings",
+    ]
+    assert (said["model"], said["version"], said["label"]) == ("resnet50", "1.0", "NORMAL")
+    assert said["logit"]["PNEUMONIA"] == pytest.approx(logit(100), abs=1e-5)
+    assert said["probability"]["PNEUMONIA"] == pytest.approx(
+        1 / (1 + np.exp(-2 * logit(100))), abs=1e-6
+    )
+    assert said["heatmap"]["class"] == "NORMAL"
+    assert np.mean(said["heatmap"]["map"]) + said["heatmap"]["bias"] == pytest.approx(
+        said["logit"]["NORMAL"], abs=1e-5
+    )
+    assert said["warnings"] == ["a stand-in that measures brightness"]
+    assert size_of(base64.b64decode(said["heatmap"]["overlay"])) == (384, 384)
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.format == "PNG"
+        return image.size
+
+
+def test_every_way_to_send_an_image_gives_the_same_answer(handler: Classifier) -> None:
+    sent = [
+        raw(GREY),
+        request(part(GREY)),
+        request(part(GREY, "image/png", "anything"), Content_Type=FORM),
+        request(part(GREY, "text/plain"), Content_Type="text/plain"),
+        as_json({"image": BASE64}),
+        as_json({"image": f"data:image/png;base64,{BASE64}"}),
+        request(part(b'{"image": "%s"}' % BASE64.encode(), "application/json; charset=utf-8")),
+        raw(picture(100, 200)),
+    ]
+    found = answers(handler, *sent)
+    assert len({one.body for one in found}) == 1
+    assert found[0].status == 200
+
+
+def test_options_by_every_road(handler: Classifier) -> None:
+    options = {"heatmap": "map", "operating_point": "rule_in", "class": "PNEUMONIA"}
+    fields = [part(value.encode(), "", name) for name, value in options.items()]
+    texts = [part(value.encode(), "text/plain", name) for name, value in options.items()]
+    sent = [
+        request(part(picture(230), RAW), *fields),
+        request(part(picture(230), "image/png", "x"), *texts, Content_Type=FORM),
+        as_json({"image": base64.b64encode(picture(230)).decode(), **options}),
+    ]
+    for found in answers(handler, *sent):
+        said = found.json
+        assert (said["operating_point"], said["threshold"]) == ("rule_in", 0.9999)
+        assert said["label"] == "NORMAL"  # .9985 is not enough to rule in
+        assert said["heatmap"]["class"] == "PNEUMONIA"
+        assert "overlay" not in said["heatmap"]
+
+
+def test_no_heatmap(handler: Classifier) -> None:
+    said = answer(handler, request(part(GREY, RAW), part(b"none", "", "heatmap"))).json
+    assert "heatmap" not in said
+
+
+@pytest.mark.parametrize("name", ["Accept", "accept", "ACCEPT"])
+@pytest.mark.parametrize("heatmap", ["overlay", "map", "none"])
+def test_the_overlay_itself(handler: Classifier, name: str, heatmap: str) -> None:
+    asked = request(part(GREY, RAW), part(heatmap.encode(), "", "heatmap"), **{name: "image/png"})
+    found = answer(handler, asked)
+    assert (found.status, found.content_type) == (200, "image/png")
+    assert size_of(found.body) == (384, 384)
+    said = answer(handler, raw(GREY)).json
+    assert found.body == base64.b64decode(said["heatmap"]["overlay"])
+
+
+def test_the_overlay_of_each_class(handler: Classifier) -> None:
+    def overlay(of_class: str) -> bytes:
+        asked = request(part(GREY, RAW), part(of_class.encode(), "", "class"), Accept="image/png")
+        return answer(handler, asked).body
+
+    assert overlay("predicted") == overlay("NORMAL") != overlay("PNEUMONIA")
+
+
+def test_an_error_is_json_to_those_who_accept_png_too(handler: Classifier) -> None:
+    found = answer(handler, raw(b"text", Accept="image/png"))
+    assert (found.status, found.json["code"]) == (415, 415)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, "from-torchserve"),
+        ({"X_Request_Id": "mine-7"}, "mine-7"),
+        ({"x_request_id": "mine-7"}, "mine-7"),
+        ({"X_REQUEST_ID": "a" * 999}, "a" * 128),
+        ({"X_Request_Id": "one\r\ntwo\x1b[31m"}, "onetwo[31m"),
+        ({"X_Request_Id": " \n "}, "from-torchserve"),
+    ],
+)
+def test_the_request_id(handler: Classifier, headers: dict[str, str], expected: str) -> None:
+    assert answer(handler, raw(GREY, **headers)).json["request_id"] == expected
+
+
+def test_the_card_for_torchserves_describe(handler: Classifier, folder: Path) -> None:
+    found = answer(handler, request(describe="True"))
+    assert found.json == json.loads((folder / "card.json").read_text())
+    # A client's header of that name changes nothing.
+    assert answer(handler, raw(GREY, describe="True")).probability < 0.5
+    assert answer(handler, raw(b"", describe="True")).status == 400
+
+
+def test_explanations_are_not_there_yet(handler: Classifier) -> None:
+    explained, predicted = answers(handler, raw(GREY, explain="True"), raw(GREY))
+    assert (explained.status, explained.json["type"]) == (400, "NotSupported")
+    assert predicted.status == 200
+
+
+# Batches, good and bad
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    check = struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + check + GREY[33:]
+
+
+BAD: dict[str, tuple[dict[str, Any], int]] = {
+    "empty": (raw(b""), 400),
+    "no field": (request(), 400),
+    "empty form": (request(Content_Type=FORM), 400),
+    "truncated PNG": (raw(GREY[:-30]), 400),
+    "truncated JPEG": (raw(picture(9, 400, "JPEG")[:800]), 400),
+    "text": (request(part(b"not an image", "text/plain"), Content_Type="text/plain"), 415),
+    "bytes of text": (raw(b"not an image"), 415),
+    "HTML": (raw(b"<!doctype html><html></html>"), 415),
+    "one pixel": (raw(picture(9, 1)), 400),
+    "bomb": (raw(png_header(30_000, 30_000)), 413),
+    "zeros": (raw(bytes(30_000_000)), 415),
+    "too many bytes": (raw(bytes(pixels.MAX_BYTES + 1)), 413),
+    "broken JSON": (as_json(b'{"image": '), 400),
+    "list": (as_json([1, 2, 3]), 400),
+    "number": (as_json(7), 400),
+    "null": (as_json(None), 400),
+    "no image": (as_json({"heatmap": "none"}), 400),
+    "unknown key": (as_json({"picture": "x"}), 400),
+    "bad base64": (as_json({"image": "not base64!"}), 400),
+    "empty base64": (as_json({"image": ""}), 400),
+    "base64 of text": (as_json({"image": base64.b64encode(b"text").decode()}), 415),
+    "two files": (
+        request(part(GREY, RAW, "one"), part(GREY, RAW, "other"), Content_Type=FORM),
+        400,
+    ),
+    "unknown value": (request(part(GREY, RAW), part(b"x", "", "heatmap")), 400),
+    "explanation": (raw(GREY, explain="True"), 400),
+}
+
+
+def test_what_is_bad_harms_no_other_of_its_batch(handler: Classifier) -> None:
+    greys = [round(grey) for grey in np.linspace(0, 240, len(BAD))]
+    good = [raw(picture(grey)) for grey in greys]
+    alone = [answer(handler, one).probability for one in good]
+    mixed = [
+        one for pair in zip(good, (bad for bad, _ in BAD.values()), strict=True) for one in pair
+    ]
+    found = answers(handler, *mixed)
+    together = [one.probability for one in found[::2]]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    for one, (name, (_, status)) in zip(found[1::2], BAD.items(), strict=True):
+        error = one.json
+        assert (one.status, error["code"]) == (status, status), name
+        assert set(error) == {"code", "type", "message"}, name
+        assert error["type"].isalnum(), name
+        assert one.phrase, name
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_bad_alone(handler: Classifier, name: str) -> None:
+    bad, status = BAD[name]
+    assert answer(handler, bad).status == status
+
+
+def test_a_batch_of_bad_ones_and_of_none(handler: Classifier) -> None:
+    assert [one.status for one in answers(handler, raw(b""), raw(b"x"))] == [400, 415]
+    assert answers(handler) == []
+
+
+def test_a_graph_that_fails_on_one_image_fails_for_it_alone(
+    handler: Classifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = answers(handler, raw(GREY), raw(picture(255)), raw(picture(20)))
+    assert [one.status for one in found] == [200, 500, 200]
+    error = found[1].json
+    assert error["type"] == "InternalError"
+    assert "indices" not in error["message"]  # what failed is for the log
+    assert "idx=255 must be within" in caplog.text
+    assert "Traceback" in caplog.text
+    assert answer(handler, raw(GREY)).status == 200
+
+
+def test_a_graph_that_takes_one_image_at_a_time(tmp_path: Path) -> None:
+    handler = started(write(tmp_path, batch="1"))
+    found = answers(handler, raw(picture(60)), raw(picture(200)))
+    assert [one.json["label"] for one in found] == ["NORMAL", "PNEUMONIA"]
+
+
+def test_a_card_that_breaks_an_answer_breaks_no_batch(tmp_path: Path) -> None:
+    handler = started(write(tmp_path, operating_points={"balanced": {}, "other": {"threshold": 0}}))
+    other = request(part(GREY, RAW), part(b"other", "", "operating_point"))
+    broken, whole = answers(handler, raw(GREY), other)
+    assert (broken.status, broken.json["code"]) == (500, 500)
+    assert whole.status == 200
+
+
+def test_one_line_of_the_log_a_request(
+    handler: Classifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="handlers"):
+        answers(handler, raw(GREY, X_Request_Id="mine"), raw(b"Jane Doe, born 1970"))
+    first, second = [record.getMessage() for record in caplog.records]
+    assert first.startswith("request mine: 200 in ")
+    assert second.startswith("request from-torchserve: 415 in ")
+    assert "Jane" not in caplog.text

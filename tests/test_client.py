@@ -1,0 +1,369 @@
+import http.server
+import json
+import os
+import socket
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from client import api, archives, predict, serve, server, settings, versions
+from client import state as states
+from client.__main__ import main
+from client.archives import ArchiveError
+from client.predict import Image, Question
+from client.settings import StartError
+from client.state import Running
+
+CONFIG = Path(__file__).parents[1] / "config.properties"
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def a_server(tmp_path: Path, **changes: object) -> Running:
+    content = {
+        "pid": os.getpid(),
+        "created": psutil.Process().create_time(),
+        "temporary": str(tmp_path / "temporary"),
+        "inference": "http://127.0.0.1:1",
+        "management": "http://127.0.0.1:2",
+        "ports": {},
+        "model_store": str(tmp_path),
+        "workers": 1,
+        "settings": settings.fingerprint({}),
+        "archives": {},
+    }
+    return Running(**{**content, **changes})  # type: ignore[arg-type]
+
+
+def write_archive(
+    folder: Path, network: str = "resnet50", version: str = "1.0", card: object = None
+) -> Path:
+    path = folder / f"{network}-{version}.mar"
+    model = {"modelName": network, "modelVersion": version}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+        archive.writestr("card.json", json.dumps(card or {"network": network, "version": version}))
+    return path
+
+
+# Versions
+
+
+def test_versions_sort_as_people_sort_them() -> None:
+    names = ["1.10", "1.9", "2.0", "1.9-rc", "1.9.1"]
+    assert sorted(names, key=api.version_key) == ["1.9", "1.9.1", "1.10", "1.9-rc", "2.0"]
+
+
+def test_the_table_of_versions_marks_the_default() -> None:
+    rows = [
+        api.Version("resnet50", "1.0", False, 1, "READY", 0),
+        api.Version("resnet50", "2.0", True, 1, "READY", 3),
+    ]
+    lines = versions.table(rows).splitlines()
+    assert lines[1].split() == ["resnet50", "1.0", "1", "READY", "0"]
+    assert lines[2].split() == ["resnet50", "2.0", "default", "1", "READY", "3"]
+
+
+# Settings
+
+
+def test_the_settings_bind_to_loopback_alone() -> None:
+    values = settings.read(CONFIG, {})
+    assert settings.ports_of(values) == {
+        "inference": 8080,
+        "management": 8081,
+        "metrics": 8082,
+        "grpc-inference": 7070,
+        "grpc-management": 7071,
+    }
+    assert values["max_request_size"] == str(64 * 2**20)
+    assert values["disable_token_authorization"] == values["enable_model_api"] == "true"
+
+
+def test_ports_given_go_over_those_of_the_file() -> None:
+    values = settings.read(CONFIG, {"inference": 9001, "grpc-management": 9002})
+    assert values["inference_address"] == "http://127.0.0.1:9001"
+    assert settings.ports_of(values)["grpc-management"] == 9002
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "inference_address=http://0.0.0.0:8080",
+        "management_address=http://10.0.0.1:8081",
+        "grpc_inference_address=0.0.0.0",
+    ],
+)
+def test_an_open_address_is_refused(tmp_path: Path, line: str) -> None:
+    config = tmp_path / "config.properties"
+    config.write_text(f"{CONFIG.read_text()}\n{line}\n")
+    with pytest.raises(StartError, match=r"open to other machines.*name 127\.0\.0\.1"):
+        settings.read(config, {})
+
+
+def test_an_address_left_out_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "config.properties"
+    config.write_text("inference_address=http://127.0.0.1:8080\n")
+    with pytest.raises(StartError, match="management_address"):
+        settings.read(config, {})
+
+
+def test_missing_settings_name_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="--config"):
+        settings.read(tmp_path / "config.properties", {})
+
+
+@pytest.mark.parametrize(
+    ("url", "loopback"),
+    [
+        ("http://127.0.0.1:8080", True),
+        ("http://localhost:8080/models", True),
+        ("http://[::1]:8080", True),
+        ("http://192.168.0.7:8080", False),
+        ("http://server.example", False),
+        ("", False),
+    ],
+)
+def test_loopback_addresses(url: str, loopback: bool) -> None:
+    assert api.is_loopback(url) is loopback
+
+
+# Archives
+
+
+def test_archives_are_found_lowest_version_first(tmp_path: Path) -> None:
+    for network, version in [("resnet50", "1.10"), ("resnet50", "1.9"), ("densenet161", "1.0")]:
+        write_archive(tmp_path, network, version)
+    found = archives.find(tmp_path, None)
+    assert [(a.network, a.version) for a in found] == [
+        ("densenet161", "1.0"),
+        ("resnet50", "1.9"),
+        ("resnet50", "1.10"),
+    ]
+    assert archives.highest(found, "resnet50") == "1.10"
+    assert {a.network for a in archives.find(tmp_path, ["resnet50"])} == {"resnet50"}
+
+
+def test_an_empty_model_store_names_make_archive(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="make archive"):
+        archives.find(tmp_path, None)
+
+
+def test_a_network_without_an_archive_is_named_with_the_known_ones(tmp_path: Path) -> None:
+    write_archive(tmp_path)
+    with pytest.raises(ArchiveError, match=r"no archive of vgg.*resnet50.*make archive"):
+        archives.find(tmp_path, ["vgg"])
+
+
+def test_a_cut_off_archive_is_refused(tmp_path: Path) -> None:
+    path = write_archive(tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ArchiveError, match="not a whole archive"):
+        archives.read(path)
+
+
+def test_an_archive_without_a_card_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "resnet50-1.0.mar"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", "{}")
+    with pytest.raises(ArchiveError, match=r"resnet50-1\.0\.mar holds no card\.json"):
+        archives.read(path)
+
+
+def test_an_archive_with_another_networks_card_is_refused(tmp_path: Path) -> None:
+    path = write_archive(tmp_path, card={"network": "densenet161", "version": "1.0"})
+    with pytest.raises(ArchiveError, match="its card is not of resnet50 1"):
+        archives.read(path)
+
+
+# The state folder
+
+
+def test_a_recorded_server_comes_back(tmp_path: Path) -> None:
+    here = a_server(tmp_path)
+    states.record(tmp_path, here)
+    assert states.running(tmp_path) == here
+    more = states.record_archive(tmp_path, here, "resnet50-1.0.mar", "abc")
+    assert states.running(tmp_path) == more
+    assert more.archives == {"resnet50-1.0.mar": "abc"}
+    states.forget(tmp_path)
+    assert states.recorded_server(tmp_path) is None
+
+
+def test_a_process_with_the_same_number_is_not_the_server(tmp_path: Path) -> None:
+    another = a_server(tmp_path, created=psutil.Process().create_time() - 1)
+    states.record(tmp_path, another)
+    assert states.running(tmp_path) is None
+
+
+def test_stopping_leaves_a_process_with_the_same_number_alone(tmp_path: Path) -> None:
+    another = a_server(tmp_path, created=psutil.Process().create_time() - 1)
+    states.record(tmp_path, another)
+    assert server.stop(tmp_path) is False
+    assert states.recorded_server(tmp_path) is None
+    assert server.stop(tmp_path) is False
+
+
+def test_defaults_are_remembered_by_network(tmp_path: Path) -> None:
+    states.record_defaults(tmp_path, "resnet50", ["1.0", "2.0"])
+    states.record_defaults(tmp_path, "densenet161", ["1.0"])
+    assert states.defaults(tmp_path, "resnet50") == ["1.0", "2.0"]
+    assert states.defaults(tmp_path, "vgg") == []
+
+
+# Starting
+
+
+def test_a_server_goes_on_unless_what_it_serves_has_changed(tmp_path: Path) -> None:
+    path = write_archive(tmp_path)
+    running = a_server(tmp_path, archives={path.name: archives.read(path).sha256})
+    assert serve.reason_to_restart(running, tmp_path, {}, []) is None
+    other_settings = serve.reason_to_restart(running, tmp_path, {"a": "b"}, [])
+    assert other_settings == "its settings have changed"
+    other_store = serve.reason_to_restart(running, tmp_path / "other", {}, [])
+    assert other_store == f"it serves {tmp_path}"
+    write_archive(tmp_path, card={"network": "resnet50", "version": "1.0", "seed": 1})
+    anew = serve.reason_to_restart(running, tmp_path, {}, [])
+    assert anew == "resnet50-1.0.mar was built anew"
+    path.unlink()
+    gone = serve.reason_to_restart(running, tmp_path, {}, [])
+    assert gone == "resnet50-1.0.mar has left the model store"
+
+
+def test_a_taken_port_is_named_with_its_owner_and_the_remedy(tmp_path: Path) -> None:
+    with closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert not server.is_free(port)
+        values = settings.read(CONFIG, {"inference": port})
+        with pytest.raises(StartError, match=rf"port {port} is taken by .*--inference-port"):
+            server.start(values, tmp_path, tmp_path, CONFIG)
+    assert server.is_free(port)
+
+
+LOG = """\
+2026-01-01T00:00:00,000 [INFO ] W-9000-resnet50_1.0-stdout MODEL_LOG - Torch worker started.
+2026-01-01T00:00:00,000 [INFO ] W-9000-resnet50_1.0-stdout MODEL_LOG - Traceback (most recent):
+2026-01-01T00:00:00,000 [INFO ] W-9001-resnet50_2.0-stdout MODEL_LOG - of another version
+2026-01-01T00:00:00,000 [INFO ] W-9000-resnet50_1.0-stdout MODEL_LOG - ValueError: the reason
+"""
+DIED = "W-9000-resnet50_1.0-stdout MODEL_LOG - Backend worker process died.\n"
+
+
+def test_the_reason_is_the_workers_first_traceback() -> None:
+    reason = "Traceback (most recent):\nValueError: the reason"
+    assert serve.worker_reason(LOG + DIED + LOG, "resnet50", "1.0") == reason
+    assert serve.worker_reason(DIED + LOG, "resnet50", "1.0") == reason
+
+
+def test_without_a_traceback_the_reason_is_the_workers_last_lines() -> None:
+    assert serve.worker_reason(LOG, "resnet50", "2.0") == "of another version"
+    assert serve.worker_reason("", "resnet50", "1.0") == ""
+
+
+def test_the_example_is_a_picture_of_a_test_set(tmp_path: Path) -> None:
+    assert serve.example_image(tmp_path) is None
+    for name in ["a/train/x.png", "a/test/NORMAL/notes.txt", "a/test/NORMAL/y.jpeg"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert serve.example_image(tmp_path) == tmp_path / "a/test/NORMAL/y.jpeg"
+
+
+# Predicting
+
+
+def test_folders_give_their_pictures_and_files_are_taken_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ["b.JPEG", "deep/a.png", "notes.txt"]:
+        (tmp_path / name).touch()
+    found = predict.images([tmp_path, tmp_path / "notes.txt"])
+    assert [image.name for image in found] == ["b.JPEG", "deep/a.png", "notes.txt"]
+
+
+def test_overlays_of_pictures_with_one_name_do_not_overwrite_each_other() -> None:
+    asked = [Image(Path("1/x.png"), "x.png"), Image(Path("2/x.png"), "x.png")]
+    assert list(predict.overlay_names(asked).values()) == ["x.png.png", "x.png-2.png"]
+
+
+def test_a_row_gives_the_probability_of_its_label() -> None:
+    answer = {
+        "model": "resnet50",
+        "version": "1.0",
+        "label": "PNEUMONIA",
+        "probability": {"NORMAL": 0.25, "PNEUMONIA": 0.75},
+        "threshold": 0.431,
+    }
+    assert predict.row(answer).split() == ["PNEUMONIA", "0.7500", "0.4310", "resnet50/1.0"]
+
+
+def test_without_a_server_the_remedy_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "x.png"
+    image.touch()
+    address = f"http://127.0.0.1:{free_port()}"
+    state = ["--state", str(tmp_path / "state")]
+    assert main(["predict", str(image), "--server", address, *state]) == 2
+    assert "start it with make serve" in capsys.readouterr().err
+    assert main(["versions", "--management", address, *state]) == 2
+    assert main(["promote", "resnet50", "2.0", "--management", address, *state]) == 2
+    assert main(["register", str(image), *state]) == 2
+    assert main(["stop", *state]) == 0
+
+
+def test_nothing_to_ask_is_an_error(tmp_path: Path) -> None:
+    assert predict.predict([tmp_path], Question()) == predict.REFUSED
+
+
+def test_a_proxy_of_the_environment_is_not_asked_about_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    with answering([200]) as address:
+        assert predict.ask(b"", Question(server=address)) == {}
+
+
+def test_a_full_queue_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "WAITS", (0.0, 0.0))
+    with answering([503, 503, 200]) as address:
+        assert predict.ask(b"", Question(server=address)) == {}
+    with (
+        answering([503, 503, 503]) as address,
+        pytest.raises(api.ServerError, match="status 503"),
+    ):
+        predict.ask(b"", Question(server=address))
+    with answering([400]) as address, pytest.raises(api.ServerError, match="status 400"):
+        predict.ask(b"", Question(server=address))
+
+
+@contextmanager
+def answering(statuses: list[int]) -> Iterator[str]:
+    """A server on loopback that gives these statuses, one after another."""
+    left = iter(statuses)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            status = next(left)
+            body = b"{}" if status == 200 else b'{"message": "status %d"}' % status
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as there:
+        threading.Thread(target=there.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{there.server_port}"
+        there.shutdown()

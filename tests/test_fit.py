@@ -1,0 +1,220 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.small import RECIPE
+from train import checkpoint, data
+from train.checkpoint import CheckpointError
+from train.data import Dataset
+from train.fit import Epoch, fit
+from train.networks import Classifier, build
+from train.recipes import PRESETS, Phase, Recipe
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+
+
+@pytest.fixture(scope="module")
+def dataset(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return data.load(images, 32, cache=tmp_path_factory.mktemp("cache"))
+
+
+def run(
+    dataset: Dataset,
+    recipe: Recipe = RECIPE,
+    state: Path | None = None,
+    stop: int = 99,
+    **options: bool,
+) -> tuple[Classifier, list[Epoch]]:
+    torch.manual_seed(0)
+    network = build("small", dropout=0.2)
+    epochs = []
+    for epoch in fit(
+        network, "small", dataset, recipe,
+        pretrained=options.get("pretrained", False), seed=0, state=state,
+    ):  # fmt: skip
+        epochs.append(epoch)
+        if len(epochs) == stop:
+            break
+    return network, epochs
+
+
+def same(one: Classifier, other: Classifier) -> bool:
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+
+
+def test_it_learns_and_tells(dataset: Dataset) -> None:
+    _, epochs = run(dataset, replace(RECIPE, phases=(Phase(16, 4), Phase(32, 6)), average=0.8))
+    assert [epoch.number for epoch in epochs] == list(range(1, 11))
+    assert epochs[-1].select_auc > 0.9
+    assert epochs[-1].left == 0
+    assert not any(epoch.best for epoch in epochs[:4])  # at another size than the final one
+    assert "block-select" in epochs[0].line()
+
+
+def test_the_same_seed_gives_the_same_weights(dataset: Dataset) -> None:
+    assert same(run(dataset)[0], run(dataset)[0])
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_run_broken_off_after_an_epoch_ends_the_same(
+    dataset: Dataset, tmp_path: Path, stop: int
+) -> None:
+    whole, epochs = run(dataset)
+    state = tmp_path / "state.pt"
+    run(dataset, state=state, stop=stop)
+    resumed, again = run(dataset, state=state)
+    assert same(whole, resumed)
+    assert [epoch.select_auc for epoch in epochs] == [epoch.select_auc for epoch in again]
+
+
+def test_a_run_broken_off_within_an_epoch_ends_the_same(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, epochs = run(dataset)
+    monkeypatch.setattr("train.fit.SAVE_EVERY", 0.0)  # a state after each step
+    steps = 0
+
+    def write(path: Path, state: dict[str, object]) -> None:
+        nonlocal steps
+        original(path, state)
+        steps += 1
+        if steps == 11:
+            raise KeyboardInterrupt
+
+    original = checkpoint.write_state
+    monkeypatch.setattr(checkpoint, "write_state", write)
+    with pytest.raises(KeyboardInterrupt):
+        run(dataset, state=tmp_path / "state.pt")
+    monkeypatch.setattr(checkpoint, "write_state", original)
+    resumed, again = run(dataset, state=tmp_path / "state.pt")
+    assert same(whole, resumed)
+    assert epochs[-1].train_loss == again[-1].train_loss
+
+
+def test_early_stopping_restores_the_best_weights(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.9, 0.8, 0.85, 0.7])
+    kept = []
+
+    def validate(self: object, part: str, _size: int) -> tuple[float, float]:
+        if part != "block-select":
+            return 1.0, 0.5
+        kept.append({k: v.clone() for k, v in self.average.module.state_dict().items()})  # type: ignore[attr-defined]
+        return 1.0, next(scores)
+
+    monkeypatch.setattr("train.fit._Run._validate", validate)
+    recipe = replace(RECIPE, phases=(Phase(32, 9),), patience=3)
+    network, epochs = run(dataset, recipe)
+    assert [epoch.best for epoch in epochs] == [True, True, False, False, False]
+    assert all(torch.equal(value, kept[1][key]) for key, value in network.state_dict().items())
+
+
+def test_unfreezing_from_the_head_down(dataset: Dataset) -> None:
+    recipe = replace(RECIPE, phases=(Phase(16, 4),), unfreeze_until=0.5, average=0.0)
+    torch.manual_seed(0)
+    network = build("small", dropout=0.0)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    moved = []
+    for epoch in fit(network, "small", dataset, recipe, pretrained=True, seed=0):
+        now = network.state_dict()
+        moved.append({key for key in now if not torch.equal(now[key], before[key])})
+        assert epoch.unfrozen == min(3, epoch.number)
+    # The statistics of a frozen BatchNorm are as still as its weights.
+    assert moved[0] == {"head.weight", "head.bias"}
+    assert not any(key.startswith(("trunk.conv0", "trunk.norm0")) for key in moved[1])
+    assert any(key.startswith("trunk.norm1.running") for key in moved[1])
+    assert any(key.startswith("trunk.norm0.running") for key in moved[2])
+
+
+def test_from_scratch_every_stage_learns_from_the_first_epoch(dataset: Dataset) -> None:
+    _, epochs = run(dataset, stop=1)
+    assert epochs[0].unfrozen == 3
+
+
+def test_a_balanced_sample(dataset: Dataset) -> None:
+    _, epochs = run(dataset, replace(RECIPE, samples=32))
+    assert epochs[0].images_a_second > 0
+
+
+def test_a_folder_that_cannot_be_written_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"state\.pt can't be written .* free some space"):
+        run(dataset, state=tmp_path / "file" / "state.pt", stop=1)
+
+
+def test_a_full_disk_is_named_and_leaves_the_last_state(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state.pt"
+    run(dataset, state=state, stop=1)
+    before = state.read_bytes()
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    (tmp_path / "state.part").symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match=r"state\.pt can't be written"):
+        run(dataset, state=state, stop=2)
+    assert state.read_bytes() == before
+
+
+def test_killed_in_mid_run_it_goes_on_to_the_same_weights(images: Path, tmp_path: Path) -> None:
+    """`kill -9` of the real process, then the same command again."""
+    script = [sys.executable, "-m", "tests.fit_script", str(images)]
+    folders = [tmp_path / "whole", tmp_path / "killed"]
+    root = Path(__file__).parents[1]
+    subprocess.run([*script, str(folders[0])], cwd=root, check=True, timeout=120)
+    process = subprocess.Popen([*script, str(folders[1])], cwd=root)
+    deadline = time.monotonic() + 60
+    while not (folders[1] / "state.pt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folders[1] / "weights.safetensors").exists()
+    subprocess.run([*script, str(folders[1])], cwd=root, check=True, timeout=120)
+    one, other = (checkpoint.read_weights(f / "weights.safetensors") for f in folders)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_two_processes_give_the_weights_of_one(images: Path, tmp_path: Path) -> None:
+    """torchrun with gloo on one machine, BatchNorm frozen: its statistics are per process."""
+    root = Path(__file__).parents[1]
+    folders = [tmp_path / "one", tmp_path / "two"]
+    script = ["-m", "tests.fit_script", str(images)]
+    subprocess.run(
+        [sys.executable, *script, str(folders[0]), "small-frozen"],
+        cwd=root,
+        check=True,
+        timeout=120,
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*torchrun, *script, str(folders[1]), "small-frozen"],
+        cwd=root,
+        check=True,
+        timeout=180,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    one, two = (checkpoint.read_weights(f / "weights.safetensors") for f in folders)
+    start = build("small-frozen").state_dict()
+    for key, value in one.items():
+        torch.testing.assert_close(value, two[key], atol=1e-4, rtol=1e-3)
+        if key.endswith("conv0.weight"):
+            assert (value - start[key]).abs().max() > 1e-2  # it did learn
+
+
+def test_every_preset_knows_every_network() -> None:
+    for recipes in PRESETS.values():
+        for recipe in recipes.values():
+            assert recipe.phase_of(0) == recipe.phases[0]
+            assert recipe.phase_of(recipe.epochs - 1) == recipe.phases[-1]
+            assert recipe.size // (16 if recipe.dilated else 32) >= 4

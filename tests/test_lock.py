@@ -1,0 +1,40 @@
+import re
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+LINES = [
+    line
+    for line in (ROOT / "requirements.lock").read_text().splitlines()
+    if not line.startswith("#")
+]
+
+
+def test_every_line_pins_one_version_and_names_no_place() -> None:
+    assert len(LINES) > 50
+    for line in LINES:
+        assert re.fullmatch(r"[a-z0-9._-]+==[\w.+!]+( ; .+)?", line), line
+        assert "/" not in line
+        assert "@" not in line
+
+
+def test_every_direct_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    pinned = {Requirement(line).name: Requirement(line).specifier for line in LINES}
+    for line in (line for group in groups for line in group):
+        wanted = Requirement(line)
+        (pin,) = pinned[canonicalize_name(wanted.name)]
+        assert pin.version in wanted.specifier
+
+
+def test_what_only_linux_has_is_asked_for_there_alone() -> None:
+    for line in LINES:
+        if line.startswith(("nvidia-", "cuda-", "triton")):
+            marker = Requirement(line).marker
+            assert marker is not None
+            assert not marker.evaluate({"platform_system": "Darwin"})
+            assert marker.evaluate({"platform_system": "Linux"})

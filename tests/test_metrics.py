@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from train import calibrate
+from train.metrics import bootstrap_rows, clopper_pearson, intervals, judge
+
+LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+SCORES = np.array([0.1, 0.2, 0.6, 0.3, 0.4, 0.7, 0.8, 0.9])
+PATIENTS = np.array([f"p{n}" for n in range(8)])
+
+
+def test_figures_by_hand() -> None:
+    found = judge(LABELS, SCORES, PATIENTS, threshold=0.5)
+    assert found.confusion == [[3, 1], [1, 3]]
+    assert found.accuracy == 0.75
+    assert found.auc == 15 / 16  # of 16 pairs one is the wrong way round
+    sick = found.by_class["PNEUMONIA"]
+    assert (sick.precision, sick.recall, sick.f1, sick.images) == (0.75, 0.75, 0.75, 4)
+    assert found.log_loss == pytest.approx(
+        -np.mean(np.log([0.9, 0.8, 0.4, 0.7, 0.4, 0.7, 0.8, 0.9]))
+    )
+    assert "auc" not in found.intervals  # eight patients
+
+
+def test_the_threshold_itself_is_positive() -> None:
+    assert judge(LABELS, SCORES, PATIENTS, threshold=0.6).confusion == [[3, 1], [1, 3]]
+
+
+def test_clopper_pearson_against_known_values() -> None:
+    low, high = clopper_pearson(15, 16)
+    assert (low, high) == (pytest.approx(0.6977, abs=1e-4), pytest.approx(0.9984, abs=1e-4))
+    assert clopper_pearson(0, 10) == (0.0, pytest.approx(0.3085, abs=1e-4))
+    assert clopper_pearson(10, 10) == (pytest.approx(0.6915, abs=1e-4), 1.0)
+
+
+def test_bootstrap_draws_whole_patients_by_class() -> None:
+    labels = np.repeat([0, 1], 30)
+    patients = np.array([f"p{n // 3}" for n in range(60)])
+    for rows in bootstrap_rows(labels, patients, draws=20):
+        assert len(rows) == 60
+        assert (labels[rows] == 0).sum() == 30
+        counts = np.bincount(rows, minlength=60).reshape(-1, 3)
+        assert (counts == counts[:, :1]).all()
+    once, again = (bootstrap_rows(labels, patients, draws=3, seed=7) for _ in range(2))
+    assert all((a == b).all() for a, b in zip(once, again, strict=True))
+
+
+def test_patients_with_many_images_widen_the_interval() -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 200)
+    by_patient = np.repeat(random.normal(size=80), 5)
+    scores = 1 / (1 + np.exp(-(by_patient + labels)))
+    alone = np.array([f"p{n}" for n in range(400)])
+    grouped = np.array([f"p{n // 5}" for n in range(400)])
+
+    def width(patients: np.ndarray) -> float:
+        low, high = intervals(labels, scores, patients, 0.5, draws=300)["auc"]
+        return high - low
+
+    assert width(grouped) > 1.5 * width(alone)
+
+
+def test_a_proportion_of_one_has_an_interval() -> None:
+    labels = np.repeat([0, 1], 50)
+    patients = np.array([f"p{n}" for n in range(100)])
+    found = intervals(labels, labels.astype(float), patients, 0.5, draws=50)
+    assert found["sensitivity"] == clopper_pearson(50, 50)
+
+
+def test_temperature_is_found_again() -> None:
+    random = np.random.default_rng(0)
+    decision = random.normal(scale=2, size=20_000)
+    labels = (random.random(20_000) < 1 / (1 + np.exp(-decision))).astype(np.int64)
+    logits = np.stack([-decision / 2, decision / 2], axis=1) * 3
+    assert calibrate.temperature(logits, labels) == pytest.approx(3, rel=0.05)
+
+
+def test_operating_points_by_hand() -> None:
+    labels = np.repeat([0, 1], 200)
+    scores = np.concatenate([np.linspace(0.05, 0.55, 200), np.linspace(0.5, 0.9, 200)])
+    points = calibrate.operating_points(labels, scores)
+    for point in points.values():
+        assert point.sensitivity == (scores[labels == 1] >= point.threshold).mean()
+        assert point.specificity == (scores[labels == 0] < point.threshold).mean()
+        assert np.abs(scores - point.threshold).min() > 1e-6  # between two scores
+    # 200 of 200 have a lower bound of .985, 199 of 200 one of .976.
+    assert points["screening"].sensitivity == 1
+    assert 0.49 < points["screening"].threshold < 0.5
+    assert points["rule_in"].specificity == 0.95
+    best = max(
+        (scores[labels == 1] >= t).mean() + (scores[labels == 0] < t).mean()
+        for t in np.linspace(0, 1, 2001)
+    )
+    assert points["balanced"].sensitivity + points["balanced"].specificity == pytest.approx(best)
+
+
+def test_screening_is_left_out_where_too_few_images_could_show_it() -> None:
+    assert "screening" not in calibrate.operating_points(LABELS, SCORES)

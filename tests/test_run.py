@@ -1,0 +1,187 @@
+"""From a folder of images to an archive, on the small network."""
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from handlers import pixels
+from tests.small import RECIPE
+from train import archive, checkpoint, evaluate, recipes, run, show
+from train.__main__ import main
+from train.archive import ArchiveError
+from train.cam import explain
+from train.checkpoint import CheckpointError
+from train.export import GRAPH, ExportError, verify
+from train.networks import NETWORKS, build
+from train.options import Options
+from train.recipes import Phase
+
+QUICK = replace(RECIPE, phases=(Phase(32, 3),), average=0.5, dilated=True)
+
+
+@pytest.fixture
+def trained(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_networks: None,
+) -> Path:
+    """The folder of a finished and judged run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(recipes.PRESETS["quick"], "small", QUICK)
+    return train_small(images)
+
+
+def train_small(images: Path, **options: object) -> Path:
+    chosen = Options(data=images, preset="quick", networks=("small",), init="scratch", **options)  # type: ignore[arg-type]
+    folder = run.train(chosen)
+    evaluate.evaluate(folder)
+    return folder
+
+
+def test_a_run_leaves_everything(trained: Path) -> None:
+    assert (trained.parent / "latest").resolve() == trained.resolve()
+    assert not (trained / "small" / run.STATE).exists()
+    metrics = json.loads((trained / "report/metrics.json").read_text())
+    test = metrics["networks"]["small"]["parts"]["test"]
+    assert test["images"] == 20
+    assert np.sum(test["confusion"]) == 20
+    assert metrics["crosscheck"]["small"]["passed"]
+    report = (trained / "report/report.md").read_text()
+    for line in report.splitlines():
+        if line.startswith("!["):
+            assert (trained / "report" / line.split("(")[1].rstrip(")")).stat().st_size > 1000
+    card = json.loads((trained / "small/card.json").read_text())
+    assert card["map"]["scale"] > 0
+    assert card["figures"]["test"]["auc"] == test["auc"]
+    assert card["training"]["data"]["counts"]["test"] == {"NORMAL": 10, "PNEUMONIA": 10}
+    assert "balanced" in card["operating_points"]
+
+
+def test_a_second_run_trains_nothing(
+    trained: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.run.fit", lambda *_args, **_options: pytest.fail("trained again"))
+    assert train_small(images) == trained
+
+
+def test_another_recipe_sets_the_old_run_aside(
+    trained: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = checkpoint.sha256(trained / "small" / checkpoint.WEIGHTS)
+    monkeypatch.setitem(recipes.PRESETS["quick"], "small", replace(QUICK, weight_decay=0.2))
+    train_small(images)
+    (aside,) = trained.glob("small.*")
+    assert checkpoint.sha256(aside / checkpoint.WEIGHTS) == before
+    assert checkpoint.sha256(trained / "small" / checkpoint.WEIGHTS) != before
+
+
+def test_validation_leaves_the_test_images_closed(trained: Path) -> None:
+    evaluate.evaluate(trained, open_test=False)
+    metrics = json.loads((trained / "report/metrics.json").read_text())
+    assert "test" not in metrics["networks"]["small"]["parts"]
+    assert json.loads((trained / "small/card.json").read_text())["figures"]["test"] is None
+
+
+def test_a_failed_crosscheck_is_loud(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.crosscheck.MAP_TOLERANCE", 0.0)
+    monkeypatch.setattr("train.crosscheck.LOGIT_TOLERANCE", -1.0)
+    with pytest.raises(evaluate.CrosscheckError, match="Do not serve"):
+        evaluate.crosscheck_run(trained)
+    assert main(["crosscheck", "--run", str(trained)]) == 1
+
+
+def test_the_archive_holds_all_it_needs(trained: Path, tmp_path: Path) -> None:
+    examples = torch.randint(0, 256, (4, 32, 32), dtype=torch.uint8)
+    path = archive.archive(trained / "small", "1.0", tmp_path / "store", examples)
+    assert path.name == "small-1.0.mar"
+    with zipfile.ZipFile(path) as packed:
+        names = set(packed.namelist())
+        assert {"card.json", "classifier.py", GRAPH, "handlers/pixels.py"} <= names
+        assert not any("__pycache__" in name or name.startswith("train") for name in names)
+        card = json.loads(packed.read("card.json"))
+        graph = tmp_path / GRAPH
+        graph.write_bytes(packed.read(GRAPH))
+    assert card["version"] == "1.0"
+    assert card["graph"]["sha256"] == checkpoint.sha256(graph)
+    network, _ = checkpoint.load(trained / "small")
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    for count in (1, 3):
+        logits, maps = session.run(None, {"pixels": examples[:count].numpy()})
+        expected_logits, expected_maps = explain(network, examples[:count])
+        np.testing.assert_allclose(logits, expected_logits, atol=1e-4)
+        np.testing.assert_allclose(maps, expected_maps, atol=1e-4)
+        np.testing.assert_allclose(maps.mean((2, 3)) + card["bias"], logits, atol=1e-4)
+    with pytest.raises(ArchiveError, match="numbers and dots"):
+        archive.archive(trained / "small", "new", tmp_path / "store", examples)
+    with torch.no_grad():
+        network.head.bias += 0.01
+    with pytest.raises(ExportError, match="differ"):
+        verify(network, graph, examples)
+
+
+def test_show_answers_a_folder(trained: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "some").mkdir()
+    picture = images / "test/PNEUMONIA/test-PNEUMONIA-003.png"
+    (tmp_path / "some/good.png").write_bytes(picture.read_bytes())
+    (tmp_path / "some/bad.png").write_text("no image")
+    answers, refused = show.show(trained / "small", tmp_path / "some", tmp_path / "out")
+    assert [answer.path.name for answer in answers] == ["good.png"]
+    assert [path.name for path in refused] == ["bad.png"]
+    network, card = checkpoint.load(trained / "small")
+    logits, _ = explain(network, torch.from_numpy(pixels.decode(picture.read_bytes(), 32))[None])
+    expected = torch.softmax(logits / card["temperature"], 1)[0, 1]
+    assert answers[0].probability == pytest.approx(float(expected), abs=1e-6)
+    assert (tmp_path / "out/gallery.png").is_file()
+    assert (tmp_path / "out/0001-good.png").is_file()
+
+
+def test_weights_that_are_not_their_cards_are_refused(trained: Path) -> None:
+    card = trained / "small/card.json"
+    card.write_text(card.read_text().replace('"weights_sha256": "', '"weights_sha256": "0'))
+    with pytest.raises(CheckpointError, match="take both from one run"):
+        checkpoint.load(trained / "small")
+
+
+def test_errors_are_told_without_a_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--data", "nowhere"]) == 1
+    assert "DATA=nowhere: there is no such folder" in caplog.text
+    assert main(["archive"]) == 1
+    assert "train one with make train" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [
+        (["--networks", "alexnet"], "resnet50, densenet161"),
+        (["--preset", "slow"], "quick"),
+        (["--judge", "nobody"], "validation"),
+    ],
+)
+def test_unknown_names_answer_with_the_known_ones(
+    arguments: list[str], known: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", *arguments])
+    assert known in capsys.readouterr().err
+
+
+@pytest.mark.minutes
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_real_networks_export(name: str, tmp_path: Path) -> None:
+    from train.export import export
+
+    torch.manual_seed(0)
+    network = build(name).eval()
+    export(network, 64, tmp_path / GRAPH)
+    examples = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    assert verify(network, tmp_path / GRAPH, examples) < 1e-3

@@ -1,0 +1,224 @@
+"""`python -m train VERB`: everything from images to archives."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from train import phantoms
+from train.networks import NETWORKS
+from train.options import Options, data_folder
+from train.recipes import PRESETS
+
+log = logging.getLogger("train")
+
+LATEST = Path("runs/latest")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; its exit status. Errors that a user can mend are told without a traceback."""
+    parsed = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        parsed.run(parsed)
+    except KeyboardInterrupt:
+        log.error("stopped; the same command goes on from here")
+        return 130
+    except (OSError, ValueError, RuntimeError) as error:
+        if parsed.traceback:
+            raise
+        log.error("error: %s", error)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The verbs and their options."""
+    top = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    verbs = top.add_subparsers(metavar="VERB", required=True)
+    for verb in VERBS:
+        one = verbs.add_parser(
+            verb.name,
+            help=verb.help,
+            description=verb.help,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        verb.options(one)
+        one.add_argument("--traceback", action="store_true", help="show where an error arose")
+        one.set_defaults(run=verb.run)
+    return top
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A word of the command line: what it says of itself, takes and does."""
+
+    name: str
+    help: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+def _network_names(text: str) -> tuple[str, ...]:
+    names = tuple(text.replace(",", " ").split())
+    for name in names:
+        if name not in NETWORKS:
+            known = ", ".join(NETWORKS)
+            raise argparse.ArgumentTypeError(f"unknown network {name!r}: known are {known}")
+    return names
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="folder with train/{NORMAL,PNEUMONIA} …")
+    parser.add_argument("--init", help="imagenet, scratch, or weights to go on from")
+    parser.add_argument("--preset", choices=list(PRESETS), help="how long to train")
+    parser.add_argument(
+        "--networks", type=_network_names, default=tuple(NETWORKS), help="which, in quotes"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of split, start and training")
+    parser.add_argument("--patient", help="regex on the file's name, or table.csv:column")
+    parser.add_argument("--skip-broken", action="store_true", help="leave broken files out")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs go")
+    _judge_option(parser)
+
+
+def _judge_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--judge",
+        choices=["test", "validation"],
+        default="test",
+        help="validation leaves the test images closed, while recipes are chosen",
+    )
+
+
+def _run_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, default=LATEST, help="the run's folder", dest="folder")
+    _judge_option(parser)
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    from train import evaluate, run  # torch's and captum's imports take seconds: only when asked
+
+    options = Options(
+        data=parsed.data,
+        init=parsed.init,
+        preset=parsed.preset,
+        networks=parsed.networks,
+        seed=parsed.seed,
+        patient=parsed.patient,
+        skip_broken=parsed.skip_broken,
+        runs=parsed.runs,
+    )
+    with run.processes() as rank:
+        if rank:
+            logging.getLogger().setLevel(logging.ERROR)
+        folder = run.train(options, rank)
+    if rank == 0:
+        report = evaluate.evaluate(folder, parsed.judge == "test")
+        log.info("report: %s\nnext: make archive serve", report)
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    from train import evaluate
+
+    log.info("report: %s", evaluate.evaluate(parsed.folder, parsed.judge == "test"))
+
+
+def _crosscheck(parsed: argparse.Namespace) -> None:
+    from train import evaluate
+
+    evaluate.crosscheck_run(parsed.folder, parsed.judge == "test")
+
+
+def _archive_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, default=LATEST, help="the run's folder", dest="folder")
+    parser.add_argument("--networks", type=_network_names, help="which; default: all of the run")
+    parser.add_argument("--version", default="1.0", help="of the archives, numbers and dots")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="where they go")
+
+
+def _archive(parsed: argparse.Namespace) -> None:
+    from train import archive, evaluate, split
+
+    for one in evaluate.networks_of(parsed.folder):
+        if parsed.networks and one.name not in parsed.networks:
+            continue
+        examples = one.dataset.pixels[one.dataset.rows(split.CALIBRATE)[:16]]
+        path = archive.archive(one.folder, parsed.version, parsed.store, torch.from_numpy(examples))
+        log.info("%s, %.0f MB, from %s", path, path.stat().st_size / 1e6, one.folder.resolve())
+    log.info("next: make serve")
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--folder", type=Path, default=Path("data/chest_xray"), help="where to")
+
+
+def _data(parsed: argparse.Namespace) -> None:
+    from train import fetch
+
+    fetch.fetch(parsed.folder)
+    log.info("next: make train archive serve")
+
+
+def _phantom_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="where to")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other chests")
+    parser.add_argument("--size", type=int, default=224, help="pixels a side")
+
+
+def _phantoms(parsed: argparse.Namespace) -> None:
+    phantoms.write(parsed.folder, phantoms.COUNTS, parsed.seed, parsed.size)
+    log.info("next: make train DATA=%s", parsed.folder)
+
+
+def _split(parsed: argparse.Namespace) -> None:
+    from train import data
+
+    root = data_folder(parsed.data)
+    dataset = data.load(
+        root, 96, seed=parsed.seed, patient=parsed.patient, skip_broken=parsed.skip_broken
+    )
+    print(data.table(dataset))
+
+
+def _split_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="folder with train/{NORMAL,PNEUMONIA} …")
+    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--patient", help="regex on the file's name, or table.csv:column")
+    parser.add_argument("--skip-broken", action="store_true", help="leave broken files out")
+
+
+def _show_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", type=Path, help="a network's folder, e.g. runs/latest/resnet50")
+    parser.add_argument("images", type=Path, help="a folder of images, or one image")
+    parser.add_argument("--out", type=Path, default=Path("predictions"), help="where overlays go")
+
+
+def _show(parsed: argparse.Namespace) -> None:
+    from train import show
+
+    answers, refused = show.show(parsed.weights, parsed.images, parsed.out)
+    for answer in answers:
+        print(f"{answer.probability:10.6f}  {answer.label:9}  {answer.path}")
+    for path, why in refused.items():
+        log.error("refused: %s: %s", path, why)
+    log.info("overlays, answers.csv and gallery.png: %s", parsed.out)
+
+
+VERBS = (
+    Verb("train", "train the networks, then judge and cross-check them", _train_options, _train),
+    Verb("evaluate", "judge a run again: figures, report, cards", _run_option, _evaluate),
+    Verb("crosscheck", "hook CAM against Captum's LayerGradCam", _run_option, _crosscheck),
+    Verb("archive", "pack a run's networks for TorchServe", _archive_options, _archive),
+    Verb("show", "answers and overlays for a folder, without a server", _show_options, _show),
+    Verb("data", "fetch Kaggle's chest X-rays", _data_options, _data),
+    Verb("split", "verify a data set and print its split", _split_options, _split),
+    Verb("phantoms", "write the built-in phantoms", _phantom_options, _phantoms),
+)
+
+if __name__ == "__main__":
+    sys.exit(main())

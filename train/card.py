@@ -1,0 +1,70 @@
+"""The card: what travels with the weights from training to answer."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from train import __version__, calibrate, split
+from train.checkpoint import Card
+from train.data import Dataset
+from train.judge import Judged
+from train.networks import CLASSES, Classifier
+from train.recipes import Recipe
+
+
+def first(
+    network: Classifier, name: str, dataset: Dataset, recipe: Recipe, training: Mapping[str, Any]
+) -> Card:
+    """The card of a network that is trained and not yet judged.
+
+    `training` holds the seed, the preset and where the first weights came from.
+    """
+    cells = recipe.size // (16 if recipe.dilated else 32)
+    return {
+        "project": {"name": "pneumocam", "version": __version__},
+        "network": name,
+        "input": {
+            "size": recipe.size,
+            "mode": "L",
+            "resize": "squashed to the square, Pillow bilinear",
+        },
+        "map": {"rows": cells, "columns": cells, "dilated": recipe.dilated},
+        "classes": list(CLASSES),
+        "bias": network.head.bias.tolist(),
+        "training": {
+            "data": {
+                "name": dataset.name,
+                "sha256": dataset.sha256,
+                "counts": dataset.counts(),
+            },
+            **training,
+            "recipe": recipe.as_dict(),
+        },
+        "warnings": warnings(dataset.name, str(training["preset"])),
+    }
+
+
+def warnings(dataset: str, preset: str) -> list[str]:
+    """What every answer of the network must say."""
+    said = []
+    if dataset == "phantoms":
+        said.append("trained on phantoms: not for patients")
+    if preset == "tiny":
+        said.append("trained for seconds (PRESET=tiny): of no use")
+    return said
+
+
+def complete(card: Card, judged: Judged, scale: float) -> Card:
+    """The card with what judging found; `scale`, in logits, is where an overlay saturates."""
+    figures = judged.parts
+    return {
+        **card,
+        "map": {**card["map"], "scale": scale},
+        "temperature": judged.temperature,
+        "operating_points": {k: asdict(v) for k, v in judged.operating_points.items()},
+        "default_operating_point": calibrate.DEFAULT,
+        "figures": {
+            "validation": figures[split.SELECT].as_dict(),
+            "test": figures[split.TEST].as_dict() if split.TEST in figures else None,
+        },
+    }

@@ -1,0 +1,129 @@
+"""Weights and their card, saved and loaded together; the state of an interrupted run."""
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from train.networks import Classifier, build
+
+WEIGHTS = "weights.safetensors"
+CARD = "card.json"
+
+Card = dict[str, Any]
+
+
+class CheckpointError(RuntimeError):
+    """Weights or a state can't be written or read; the message names the file and the remedy."""
+
+
+def save(folder: Path, network: Classifier, card: Card) -> Card:
+    """Write weights and card into a folder; the card, now with the weights' sha256."""
+    weights = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
+    path = folder / WEIGHTS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        side = path.with_suffix(".part")
+        save_file(weights, side)
+        side.rename(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    card = {**card, "weights_sha256": sha256(path)}
+    write_card(folder, card)
+    return card
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write the card of the weights that lie in a folder."""
+    write_text(folder / CARD, json.dumps(card, indent=2) + "\n")
+
+
+def load(folder: Path) -> tuple[Classifier, Card]:
+    """The network in evaluation mode and its card.
+
+    Raises:
+        CheckpointError: something is missing, or the weights are not those of the card.
+    """
+    for name in (WEIGHTS, CARD):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} holds no {name}: build it with make train")
+    card: Card = json.loads((folder / CARD).read_text())
+    found = sha256(folder / WEIGHTS)
+    if found != card["weights_sha256"]:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} has sha256 {found}, its card says {card['weights_sha256']}: "
+            "take both from one run"
+        )
+    network = build(card["network"], dilated=card["map"]["dilated"])
+    network.load_state_dict(read_weights(folder / WEIGHTS))
+    return network.eval(), card
+
+
+def weights_file(path: Path, network: str) -> Path:
+    """The file of weights that a path means: itself, or in a run's folder of that network.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    for candidate in (path, path / WEIGHTS, path / network / WEIGHTS):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"{path} is no file of weights and no folder with {WEIGHTS}")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, in full precision."""
+    return {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in load_file(path).items()
+    }
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write to the side, then rename: what is there stays whole until the new one is.
+
+    Raises:
+        CheckpointError: a full disk, a read-only folder.
+    """
+    side = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, side)
+        side.rename(path)
+    # torch reports a full disk as a RuntimeError of its own writer.
+    except (OSError, RuntimeError) as error:
+        with suppress(OSError):  # what could not be made
+            side.unlink()
+        raise _unwritable(path, error) from error
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state, tensors on the CPU."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text to the side, then rename it."""
+    side = path.with_name(path.name + ".part")
+    try:
+        side.write_text(text)
+        side.rename(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _unwritable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} can't be written ({error}): free some space or choose another folder with RUNS="
+    )

@@ -1,0 +1,117 @@
+"""A finished network on every part of the data: calibrated, given operating points, judged."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import softmax
+
+from train import calibrate, split
+from train.cam import explain
+from train.data import Dataset
+from train.metrics import Judgement, judge
+from train.networks import Classifier, predict
+
+BOTH = "both"  # the average of the networks' calibrated logits
+
+Logits = npt.NDArray[np.float64]  # (N, 2)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One network, or both together: temperature, operating points, figures by part."""
+
+    name: str
+    temperature: float
+    operating_points: Mapping[str, calibrate.OperatingPoint]
+    logits: Mapping[str, Logits]  # part → (N, 2), not divided by the temperature
+    parts: Mapping[str, Judgement]
+
+    @property
+    def threshold(self) -> float:
+        """The threshold of the default operating point."""
+        return self.operating_points[calibrate.DEFAULT].threshold
+
+    def scores(self, part: str) -> npt.NDArray[np.float64]:
+        """Calibrated probabilities of PNEUMONIA (N,), rounded as the server prints them."""
+        return probabilities(self.logits[part], self.temperature)[:, 1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for metrics.json."""
+        return {
+            "temperature": self.temperature,
+            "default_operating_point": calibrate.DEFAULT,
+            "operating_points": {k: asdict(v) for k, v in self.operating_points.items()},
+            "parts": {part: judgement.as_dict() for part, judgement in self.parts.items()},
+        }
+
+
+def probabilities(logits: Logits, temperature: float) -> npt.NDArray[np.float64]:
+    """Probabilities (N, 2) of logits (N, 2), rounded as the server prints them."""
+    scores: npt.NDArray[np.float64] = softmax(logits / temperature, axis=1).round(calibrate.DIGITS)
+    return scores
+
+
+def parts_of(dataset: Dataset, open_test: bool) -> list[str]:
+    """The parts to judge on; test only where it is opened."""
+    wanted = [part for part in split.PARTS if part != split.FIT and len(dataset.rows(part))]
+    return wanted if open_test else [part for part in wanted if part != split.TEST]
+
+
+def run_network(
+    network: Classifier, dataset: Dataset, parts: Sequence[str], device: torch.device
+) -> dict[str, Logits]:
+    """Logits (N, 2) of each part, at the size the data set was decoded to."""
+    network.to(device).to(memory_format=torch.channels_last)
+    size = dataset.pixels.shape[-1]
+    return {
+        part: predict(network, torch.from_numpy(dataset.pixels[dataset.rows(part)]), size)
+        .double()
+        .numpy()
+        for part in parts
+    }
+
+
+def judge_network(name: str, dataset: Dataset, logits: Mapping[str, Logits]) -> Judged:
+    """Temperature and operating points from `block-calibrate`, figures of every part."""
+    labels = {part: dataset.labels[dataset.rows(part)] for part in logits}
+    temperature = calibrate.temperature(logits[split.CALIBRATE], labels[split.CALIBRATE])
+    held = probabilities(logits[split.CALIBRATE], temperature)[:, 1]
+    points = calibrate.operating_points(labels[split.CALIBRATE], held)
+    threshold = points[calibrate.DEFAULT].threshold
+    return Judged(
+        name,
+        temperature,
+        points,
+        logits,
+        {
+            part: judge(
+                labels[part],
+                probabilities(values, temperature)[:, 1],
+                dataset.patients[dataset.rows(part)],
+                threshold,
+            )
+            for part, values in logits.items()
+        },
+    )
+
+
+def judge_both(dataset: Dataset, judged: Sequence[Judged]) -> Judged:
+    """The networks together: their calibrated logits' mean, calibrated once more."""
+    together = {
+        part: np.mean([one.logits[part] / one.temperature for one in judged], axis=0)
+        for part in judged[0].logits
+    }
+    return judge_network(BOTH, dataset, together)
+
+
+def map_scale(network: Classifier, dataset: Dataset, device: torch.device) -> float:
+    """Where an overlay's colour saturates: the 99.5th percentile, in logits, of the positive part
+    of the maps on calibration images."""
+    pixels = torch.from_numpy(dataset.pixels[dataset.rows(split.CALIBRATE)])
+    maps = [explain(network, part.to(device))[1].cpu() for part in torch.split(pixels, 64)]
+    values = torch.cat(maps).clamp(min=0).numpy()
+    return max(float(np.percentile(values, 99.5)), 1e-6)

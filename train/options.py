@@ -1,0 +1,75 @@
+"""What the make line and the command line set, and what they mean where they are silent."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from train import phantoms
+from train.networks import NETWORKS, architecture
+from train.recipes import PRESETS
+
+log = logging.getLogger(__name__)
+
+KAGGLE = Path("data/chest_xray")  # where `make data` puts Kaggle's set
+PHANTOMS = Path("data/phantoms")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a run; None means: choose for me, and say so."""
+
+    data: Path | None = None
+    init: str | None = None
+    preset: str | None = None
+    networks: tuple[str, ...] = tuple(NETWORKS)
+    seed: int = 0
+    patient: str | None = None
+    skip_broken: bool = False
+    runs: Path = Path("runs")
+    open_test: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse unknown names at once, with the known ones."""
+        for network in self.networks:
+            architecture(network)
+        if self.preset is not None and self.preset not in PRESETS:
+            raise ValueError(f"unknown preset {self.preset!r}: known are {', '.join(PRESETS)}")
+
+
+def data_folder(data: Path | None) -> Path:
+    """The data set to use: the one named, else Kaggle's where it is, else phantoms, said loudly.
+
+    Raises:
+        FileNotFoundError: a folder was named that is not there.
+    """
+    if data is not None:
+        if not data.is_dir():
+            raise FileNotFoundError(f"DATA={data}: there is no such folder")
+        return data
+    if KAGGLE.is_dir():
+        log.info("data: %s", KAGGLE)
+        return KAGGLE
+    log.warning(
+        "NO X-RAYS GIVEN: training on built-in PHANTOMS, which are drawings. The networks will be "
+        "of no use on patients. Name your images with DATA=folder, or fetch Kaggle's: make data"
+    )
+    phantoms.write(PHANTOMS, phantoms.COUNTS)
+    return PHANTOMS
+
+
+def preset(name: str | None) -> str:
+    """The preset: full where there is a GPU, else quick."""
+    if name is not None:
+        return name
+    chosen = "full" if torch.cuda.is_available() else "quick"
+    log.info("preset: %s (PRESET=%s to choose)", chosen, "|".join(PRESETS))
+    return chosen
+
+
+def device() -> torch.device:
+    """The GPU of this process where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

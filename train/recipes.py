@@ -1,0 +1,86 @@
+"""How long, how large and how hard: one recipe for each network in each preset."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from train.augment import Strength
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some epochs at one image size (pixels a side)."""
+
+    size: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights, beside the data, the start and the seed."""
+
+    phases: tuple[Phase, ...]
+    batch: int = 32
+    samples: int | None = None  # images an epoch, as many of each class; None: all, loss weighted
+    dilated: bool = True  # last stage with stride 1 and dilation 2: maps of S/16
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warm_up: float = 0.2  # share of all steps
+    dropout: float = 0.2
+    label_smoothing: float = 0.05
+    clip: float = 1.0  # greatest norm of the gradient
+    average: float = 0.99  # decay of the exponential moving average of the weights
+    patience: int = 5  # epochs at the final size without a better validation AUC
+    # From pretrained weights only. A stage nearer the input learns slower by this factor (Howard
+    # and Ruder 2018, arXiv:1801.06146, section 3.2), and the last one unfreezes at this share.
+    stage_factor: float = 0.5
+    unfreeze_until: float = 0.5
+    pretrained_learning_rate: float = 3e-4
+    strength: Strength = field(default_factory=Strength)
+
+    @property
+    def size(self) -> int:
+        """The size the finished network serves, pixels a side."""
+        return self.phases[-1].size
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+        return sum(phase.epochs for phase in self.phases)
+
+    def phase_of(self, epoch: int) -> Phase:
+        """The phase of an epoch, counted from 0."""
+        for phase in self.phases:
+            if epoch < phase.epochs:
+                return phase
+            epoch -= phase.epochs
+        return self.phases[-1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as the card keeps it."""
+        return asdict(self)
+
+
+_QUICK = Recipe(phases=(Phase(64, 5), Phase(96, 3)))
+_FULL = Recipe(
+    phases=(Phase(96, 20), Phase(160, 10), Phase(224, 10)), average=0.998, learning_rate=1.5e-3
+)
+_TINY = Recipe(phases=(Phase(32, 1), Phase(64, 1)), batch=16, samples=64)
+
+PRESETS: dict[str, dict[str, Recipe]] = {
+    # Seconds: shows that every step works, and nothing else.
+    "tiny": {"resnet50": _TINY, "densenet161": _TINY},
+    # Minutes on two CPU cores.
+    "quick": {
+        "resnet50": _QUICK,
+        "densenet161": replace(_QUICK, phases=(Phase(64, 6), Phase(96, 3)), samples=2000),
+    },
+    # Hours on two CPU cores, minutes on a GPU.
+    "full": {"resnet50": _FULL, "densenet161": _FULL},
+}
+
+
+def recipe(preset: str, network: str) -> Recipe:
+    """The recipe; an unknown preset raises ValueError with the known ones."""
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: known are {', '.join(PRESETS)}")
+    return PRESETS[preset][network]

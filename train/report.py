@@ -1,0 +1,131 @@
+"""Numbers → report.md and metrics.json."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from train import checkpoint, split
+from train.crosscheck import Check
+from train.judge import Judged
+from train.metrics import Interval, Judgement
+
+
+def write(
+    folder: Path,
+    judged: Sequence[Judged],
+    checks: Mapping[str, Check],
+    about: Mapping[str, Any],
+    split_table: str,
+    figures: Sequence[tuple[str, Path]],
+) -> Path:
+    """Write `metrics.json` and `report.md` into a folder; the report's path.
+
+    `about` says what the run was: data, seed, init, preset, warnings.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = {
+        "about": dict(about),
+        "networks": {one.name: one.as_dict() for one in judged},
+        "crosscheck": {
+            name: {
+                "map_difference": check.map_difference,
+                "logit_difference": check.logit_difference,
+                "passed": check.passed,
+            }
+            for name, check in checks.items()
+        },
+    }
+    checkpoint.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    sections = [
+        "# Report\n",
+        *[f"> **{warning}**\n" for warning in about["warnings"]],
+        _about(about),
+        "## The split\n",
+        f"```\n{split_table}\n```\n",
+        *[_part(part, judged) for part in _order(judged)],
+        _operating_points(judged),
+        "## Cross-check of the maps\n",
+        "Hook against Captum's LayerGradCam, both classes.\n",
+        *[f"- {name}: {check.line()}" for name, check in checks.items()],
+        "",
+        *[f"## {title}\n\n![{title}]({path.name})\n" for title, path in figures],
+    ]
+    report = folder / "report.md"
+    checkpoint.write_text(report, "\n".join(sections))
+    return report
+
+
+def _about(about: Mapping[str, Any]) -> str:
+    rows = "\n".join(f"| {key} | {value} |" for key, value in about.items() if key != "warnings")
+    return f"| | |\n| --- | --- |\n{rows}\n"
+
+
+def _order(judged: Sequence[Judged]) -> list[str]:
+    """Test first, then validation, then the rest."""
+    first = [split.TEST, split.SELECT, split.RANDOM, split.CALIBRATE, split.OFFICIAL]
+    return [part for part in first if part in judged[0].parts]
+
+
+_MEANING = {
+    split.TEST: "The test images: the figures to quote.",
+    split.SELECT: "Blocks of ids that training never saw. They stopped training early, "
+    "so they flatter a little.",
+    split.RANDOM: "Patients at random from the training ids: this flatters, and shows how much.",
+    split.CALIBRATE: "Temperature and operating points were set here: this flatters them.",
+    split.OFFICIAL: "The folder `val` as it came: too few images to say much.",
+}
+
+
+def _part(part: str, judged: Sequence[Judged]) -> str:
+    lines = [
+        f"## {part}: {judged[0].parts[part].images} images, "
+        f"{judged[0].parts[part].patients} patients\n",
+        f"{_MEANING[part]} 95% intervals by patient; operating point `balanced`.\n",
+        "| network | AUC | accuracy | sensitivity | specificity |",
+        "| --- | --- | --- | --- | --- |",
+        *[_figures(one.name, one.parts[part]) for one in judged],
+        "",
+        "| network | class | images | precision | recall | F1 |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *[
+            f"| {one.name} | {name} | {of.images} | {of.precision:.3f} | {of.recall:.3f} "
+            f"| {of.f1:.3f} |"
+            for one in judged
+            for name, of in one.parts[part].by_class.items()
+        ],
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _figures(name: str, found: Judgement) -> str:
+    intervals = found.intervals
+    sensitivity, specificity = (found.by_class[k].recall for k in ("PNEUMONIA", "NORMAL"))
+    cells = [
+        _with(found.auc, intervals.get("auc")),
+        _with(found.accuracy, intervals["accuracy"]),
+        _with(sensitivity, intervals["sensitivity"]),
+        _with(specificity, intervals["specificity"]),
+    ]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _with(value: float, interval: Interval | None) -> str:
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def _operating_points(judged: Sequence[Judged]) -> str:
+    lines = [
+        "## Operating points\n",
+        "Set on `block-calibrate`; what they do there.\n",
+        "| network | temperature | point | threshold | sensitivity | specificity |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in judged:
+        for name, point in one.operating_points.items():
+            lines.append(
+                f"| {one.name} | {one.temperature:.3f} | {name} | {point.threshold:.4f} "
+                f"| {point.sensitivity:.3f} | {point.specificity:.3f} |"
+            )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,202 @@
+"""A run: networks trained on one data set, each in a folder of its own below the run's."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from train import card, checkpoint, data, memory
+from train.data import Dataset
+from train.fit import Epoch, fit
+from train.networks import Classifier, build, initialise
+from train.options import Options, data_folder, device, preset
+from train.recipes import Recipe, recipe
+
+log = logging.getLogger(__name__)
+
+STATE = "state.pt"
+IDENTITY = "fit.json"  # what a state belongs to
+HISTORY = "history.json"
+RUN = "run.json"
+LATEST = "latest"
+
+
+@contextmanager
+def processes() -> Iterator[int]:
+    """Join the processes that torchrun started; the rank of this one, 0 where it is alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield 0
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield distributed.get_rank()
+    finally:
+        distributed.destroy_process_group()
+
+
+def _first_rank(rank: int) -> bool:
+    """True in the first process; the others wait until it has been through."""
+    if rank and distributed.is_initialized():
+        distributed.barrier()
+    return rank == 0
+
+
+def _let_others_go() -> None:
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
+def train(options: Options, rank: int = 0) -> Path:
+    """Train every network that is not finished yet; the run's folder.
+
+    An interrupted network goes on where its state was last written. A finished one with the same
+    data, recipe, seed and start is left as it is.
+    """
+    memory.keep()
+    chosen = preset(options.preset)
+    recipes = {name: recipe(chosen, name) for name in options.networks}
+    if _first_rank(rank):
+        root = data_folder(options.data)  # may have to draw the phantoms
+        datasets = {how.size: load(options, root, how.size) for how in recipes.values()}
+        _let_others_go()
+    else:
+        root = data_folder(options.data)
+        datasets = {how.size: load(options, root, how.size) for how in recipes.values()}
+    dataset = next(iter(datasets.values()))
+    folder = options.runs / f"{dataset.name}-{chosen}-seed{options.seed}"
+    if rank == 0:
+        _write_down(folder, dataset, options, root, chosen)
+    for name, how in recipes.items():
+        training = Training(folder / name, name, datasets[how.size], how, chosen, options)
+        if _first_rank(rank):
+            training.set_aside_another()
+            _let_others_go()
+        training.run(rank)
+    return folder
+
+
+def load(options: Options, root: Path, size: int) -> Dataset:
+    """The data set as the options ask for it."""
+    return data.load(
+        root, size, seed=options.seed, patient=options.patient, skip_broken=options.skip_broken
+    )
+
+
+def _write_down(folder: Path, dataset: Dataset, options: Options, root: Path, chosen: str) -> None:
+    """The split and the options into the run's folder; `latest` points to it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data.write_split(dataset, folder / "split.csv")
+    log.info("%s\nthe split, file by file: %s", data.table(dataset), folder / "split.csv")
+    facts = {
+        "data": str(root.resolve()),
+        "preset": chosen,
+        "seed": options.seed,
+        "patient": options.patient,
+        "skip_broken": options.skip_broken,
+        "networks": list(options.networks),
+    }
+    checkpoint.write_text(folder / RUN, json.dumps(facts, indent=2) + "\n")
+    side = options.runs / f".{LATEST}.{os.getpid()}"
+    side.symlink_to(folder.name)
+    side.replace(options.runs / LATEST)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One network of a run, in its folder."""
+
+    folder: Path
+    name: str
+    dataset: Dataset
+    recipe: Recipe
+    preset: str
+    options: Options
+
+    def set_aside_another(self) -> None:
+        """Keep what lies in the folder where it is of this very training; else move it aside."""
+        identity = {
+            "data": self.dataset.sha256,
+            "recipe": self.recipe.as_dict(),
+            "seed": self.options.seed,
+            "init": self.options.init,
+        }
+        text = json.dumps(identity, indent=2) + "\n"
+        path = self.folder / IDENTITY
+        if path.is_file() and path.read_text() != text:
+            aside = self.folder.with_name(f"{self.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+            self.folder.rename(aside)
+            log.warning("%s was of other data, recipe or start: now %s", self.folder, aside)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_text(path, text)
+
+    def run(self, rank: int) -> None:
+        """Train unless it is done, then save weights and card."""
+        if (self.folder / checkpoint.CARD).is_file():
+            log.info("%s is trained (%s); another SEED= trains another", self.name, self.folder)
+            return
+        network, came_from = self.start(rank)
+        started = time.monotonic()
+        history: list[Epoch] = []
+        for epoch in fit(
+            network,
+            self.name,
+            self.dataset,
+            self.recipe,
+            pretrained=came_from != "scratch",
+            seed=self.options.seed,
+            state=self.folder / STATE,
+            device=device(),
+        ):
+            history.append(epoch)
+            log.info("%s %s", self.name, epoch.line())
+        if rank == 0:
+            self.finish(network, came_from, history)
+            log.info("%s trained in %.1f min", self.name, (time.monotonic() - started) / 60)
+
+    def start(self, rank: int) -> tuple[Classifier, str]:
+        """The network to fit and where its weights come from; a state will replace them."""
+        note = self.folder / "init.txt"
+        dilated, dropout = self.recipe.dilated, self.recipe.dropout
+        torch.manual_seed(self.options.seed)
+        if (self.folder / STATE).is_file() and note.is_file():
+            network, came_from = (
+                build(self.name, dilated=dilated, dropout=dropout),
+                note.read_text(),
+            )
+        else:
+            network, came_from = initialise(
+                self.name, self.options.init, dilated=dilated, dropout=dropout
+            )
+            if rank == 0:
+                checkpoint.write_text(note, came_from)
+        log.info(
+            "%s: up to %d epochs, %s",
+            self.name,
+            self.recipe.epochs,
+            "from scratch: there is nothing to preserve, so every stage learns from the start"
+            if came_from == "scratch"
+            else f"from {came_from} weights, unfreezing from the head down",
+        )
+        return network, came_from
+
+    def finish(self, network: Classifier, came_from: str, history: list[Epoch]) -> None:
+        """Save weights, card and history; the state is not needed any more."""
+        records: list[dict[str, Any]] = [asdict(epoch) for epoch in history]
+        checkpoint.write_text(self.folder / HISTORY, json.dumps(records, indent=1) + "\n")
+        training = {"seed": self.options.seed, "init": came_from, "preset": self.preset}
+        checkpoint.save(
+            self.folder,
+            network,
+            card.first(network, self.name, self.dataset, self.recipe, training),
+        )
+        (self.folder / STATE).unlink(missing_ok=True)
