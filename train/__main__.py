@@ -22,7 +22,8 @@ LATEST = Path("runs/latest")
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; its exit status. Errors that a user can mend are told without a traceback."""
     parsed = parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)  # ours alone: the exporter would tell its every step
     try:
         parsed.run(parsed)
     except KeyboardInterrupt:
@@ -115,7 +116,7 @@ def _train(parsed: argparse.Namespace) -> None:
     )
     with run.processes() as rank:
         if rank:
-            logging.getLogger().setLevel(logging.ERROR)
+            log.setLevel(logging.ERROR)
         folder = run.train(options, rank)
     if rank == 0:
         report = evaluate.evaluate(folder, parsed.judge == "test")
@@ -149,7 +150,7 @@ def _archive(parsed: argparse.Namespace) -> None:
             continue
         examples = one.dataset.pixels[one.dataset.rows(split.CALIBRATE)[:16]]
         path = archive.archive(one.folder, parsed.version, parsed.store, torch.from_numpy(examples))
-        log.info("%s, %.0f MB, from %s", path, path.stat().st_size / 1e6, one.folder.resolve())
+        log.info("%s, %.0f MB, from %s", path, path.stat().st_size / 1e6, one.folder)
     log.info("next: make serve")
 
 

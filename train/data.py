@@ -143,6 +143,8 @@ def _subjects(paths: Sequence[PurePosixPath], patient: str | None) -> list[Subje
         return [finder(path) for path in paths]
     known = [kaggle_subject(path) for path in paths]
     if any(subject is None for subject in known):
+        if all(path.name.startswith("phantom-") for path in paths):
+            return [by_file(path) for path in paths]  # each phantom is a chest of its own
         log.warning(
             "EACH FILE IS TAKEN FOR A PATIENT OF ITS OWN: two images of one patient may fall into "
             "training and validation. Name the patient with PATIENT=regex or "

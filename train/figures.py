@@ -120,7 +120,10 @@ def gallery(examples: Sequence[Example], scale: float, title: str, path: Path) -
     """Image, map and overlay of each example; the overlay is the one the server draws."""
     columns = 2
     rows = -(-len(examples) // columns)
-    figure, axes = plt.subplots(rows, 3 * columns, figsize=(13, 2.5 * rows), squeeze=False)
+    size = (13, 2.5 * rows)
+    figure, axes = plt.subplots(
+        rows, 3 * columns, figsize=size, squeeze=False, layout="constrained"
+    )
     for axis in axes.flat:
         axis.axis("off")
     for number, example in enumerate(examples):
