@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from train import calibrate
-from train.metrics import bootstrap_rows, clopper_pearson, intervals, judge
+from train.metrics import aucs, bootstrap, clopper_pearson, intervals, judge
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 SCORES = np.array([0.1, 0.2, 0.6, 0.3, 0.4, 0.7, 0.8, 0.9])
@@ -36,13 +37,24 @@ def test_clopper_pearson_against_known_values() -> None:
 def test_bootstrap_draws_whole_patients_by_class() -> None:
     labels = np.repeat([0, 1], 30)
     patients = np.array([f"p{n // 3}" for n in range(60)])
-    for rows in bootstrap_rows(labels, patients, draws=20):
-        assert len(rows) == 60
-        assert (labels[rows] == 0).sum() == 30
-        counts = np.bincount(rows, minlength=60).reshape(-1, 3)
-        assert (counts == counts[:, :1]).all()
-    once, again = (bootstrap_rows(labels, patients, draws=3, seed=7) for _ in range(2))
-    assert all((a == b).all() for a, b in zip(once, again, strict=True))
+    times = bootstrap(labels, patients, draws=20)
+    assert times.shape == (20, 60)
+    assert (times[:, :30].sum(1) == 30).all()
+    assert (times[:, 30:].sum(1) == 30).all()
+    by_patient = times.reshape(20, -1, 3)
+    assert (by_patient == by_patient[:, :, :1]).all()
+    assert times.std() > 0
+    assert (times[:3] == bootstrap(labels, patients, draws=20)[:3]).all()
+
+
+def test_the_auc_of_a_draw_is_that_of_its_images() -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 40)
+    scores = (random.random(80) + 0.3 * labels).round(1)  # with ties
+    times = bootstrap(labels, np.array([f"p{n // 4}" for n in range(80)]), draws=10)
+    for found, count in zip(aucs(labels, scores, times), times.astype(int), strict=True):
+        rows = np.repeat(np.arange(80), count)
+        assert found == pytest.approx(roc_auc_score(labels[rows], scores[rows]), abs=1e-12)
 
 
 def test_patients_with_many_images_widen_the_interval() -> None:

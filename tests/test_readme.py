@@ -62,3 +62,12 @@ def test_every_preset_is_told() -> None:
 def test_every_file_the_readme_names_is_there() -> None:
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / path).exists(), path
+
+
+def test_the_results_table_is_that_of_the_report() -> None:
+    report = (ROOT / "docs/results/quick/report.md").read_text()
+    test = report.split("## test:")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (?:resnet50|densenet161|both) \|.+$", README, re.MULTILINE)
+    assert len(rows) == 3
+    for row in rows:
+        assert row in test.splitlines()

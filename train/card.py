@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from train import __version__, calibrate, split
+from train.cam import explain
 from train.checkpoint import Card
 from train.data import Dataset
 from train.judge import Judged
@@ -19,7 +22,8 @@ def first(
 
     `training` holds the seed, the preset and where the first weights came from.
     """
-    cells = recipe.size // (16 if recipe.dilated else 32)
+    blank = torch.zeros(1, recipe.size, recipe.size, dtype=torch.uint8)
+    rows, columns = explain(network, blank.to(network.head.weight.device))[1].shape[2:]
     return {
         "project": {"name": "pneumocam", "version": __version__},
         "network": name,
@@ -28,7 +32,7 @@ def first(
             "mode": "L",
             "resize": "squashed to the square, Pillow bilinear",
         },
-        "map": {"rows": cells, "columns": cells, "dilated": recipe.dilated},
+        "map": {"rows": rows, "columns": columns, "dilated": recipe.dilated},
         "classes": list(CLASSES),
         "bias": network.head.bias.tolist(),
         "training": {

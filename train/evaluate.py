@@ -115,7 +115,8 @@ def evaluate(run: Path, open_test: bool = True) -> Path:
         *[(f"{name}: hook and Captum", folder / f"crosscheck-{name}.png") for name in checks],
         ("What training sees", _augmented(dataset, folder)),
     ]
-    written = report.write(folder, judged, checks, _about(run, cards), data.table(dataset), drawn)
+    about = _about(run, cards)
+    written = report.write(folder, judged, checks, about, data.table(dataset), labels, drawn)
     for found in judged:
         log.info(
             "%s on %s: AUC %.3f, accuracy %.3f",

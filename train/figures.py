@@ -143,7 +143,9 @@ def crosschecked(pixels: Pixels, check: Check, title: str, path: Path) -> Path:
     hook, captum = check.hook[:, 1].numpy(), check.captum[:, 1].numpy()
     reach = float(np.abs(hook).max())
     count = len(pixels)
-    figure, axes = plt.subplots(count, 4, figsize=(10, 2.5 * count), squeeze=False)
+    figure, axes = plt.subplots(
+        count, 4, figsize=(10, 2.5 * count), squeeze=False, layout="constrained"
+    )
     for row, axis in enumerate(axes):
         difference = np.abs(hook[row] - captum[row])
         axis[0].imshow(pixels[row], cmap="gray", vmin=0, vmax=255)
@@ -161,7 +163,7 @@ def crosschecked(pixels: Pixels, check: Check, title: str, path: Path) -> Path:
 
 def augmented(pixels: Pixels, title: str, path: Path) -> Path:
     """Sixteen images (16, S, S) as training sees them."""
-    figure, axes = plt.subplots(2, 8, figsize=(13, 3.6))
+    figure, axes = plt.subplots(2, 8, figsize=(13, 3.6), layout="constrained")
     for axis, image in zip(axes.flat, pixels, strict=True):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         axis.axis("off")

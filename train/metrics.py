@@ -1,6 +1,5 @@
 """Labels and scores → numbers, with intervals that know that patients have several images."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -91,12 +90,6 @@ def intervals(
 ) -> dict[str, Interval]:
     """95% intervals of accuracy, sensitivity, specificity and, with 30 patients or more, AUC."""
     right = (scores >= threshold) == (labels == 1)
-    figures: dict[str, Callable[[npt.NDArray[np.int64]], float]] = {
-        "accuracy": lambda rows: float(right[rows].mean()),
-        "sensitivity": lambda rows: float(right[rows][labels[rows] == 1].mean()),
-        "specificity": lambda rows: float(right[rows][labels[rows] == 0].mean()),
-        "auc": lambda rows: float(roc_auc_score(labels[rows], scores[rows])),
-    }
     exact = {
         "accuracy": clopper_pearson(int(right.sum()), len(right)),
         "sensitivity": clopper_pearson(int(right[labels == 1].sum()), int((labels == 1).sum())),
@@ -104,35 +97,55 @@ def intervals(
     }
     if len(set(patients)) < 30:
         return exact
-    drawn = bootstrap_rows(labels, patients, draws)
+    times = bootstrap(labels, patients, draws)
+    drawn = {
+        "accuracy": _share(times, right),
+        "sensitivity": _share(times[:, labels == 1], right[labels == 1]),
+        "specificity": _share(times[:, labels == 0], right[labels == 0]),
+        "auc": aucs(labels, scores, times),
+    }
     tails = [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2]
     found: dict[str, Interval] = {}
-    for name, figure in figures.items():
-        low, high = np.percentile([figure(rows) for rows in drawn], tails)
+    for name, values in drawn.items():
+        low, high = np.percentile(values, tails)
         # A bootstrap of a proportion that is 0 or 1 has no width.
         found[name] = exact[name] if low == high and name in exact else (float(low), float(high))
     return found
 
 
-def bootstrap_rows(
+def bootstrap(
     labels: Labels, patients: npt.NDArray[np.str_], draws: int, seed: int = 0
-) -> list[npt.NDArray[np.int64]]:
-    """Rows of each draw: whole patients with replacement, as many of each class as there are.
+) -> npt.NDArray[np.float64]:
+    """How often each image is drawn (draws, N): whole patients, by class, with replacement.
 
     The same labels, patients and seed give the same draws, so that networks are compared on them.
     """
     random = np.random.default_rng(seed)
-    clusters = []
+    times = np.zeros((draws, len(labels)))
     for label in range(len(CLASSES)):
         of_class = np.flatnonzero(labels == label)
-        names = patients[of_class]
-        clusters.append([of_class[names == name] for name in np.unique(names)])
-    return [
-        np.concatenate(
-            [group[k] for group in clusters for k in random.integers(len(group), size=len(group))]
-        )
-        for _ in range(draws)
-    ]
+        names, owner = np.unique(patients[of_class], return_inverse=True)
+        drawn = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+        times[:, of_class] = drawn[:, owner]
+    return times
+
+
+def _share(times: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> Scores:
+    shares: Scores = (times @ right) / times.sum(1)
+    return shares
+
+
+def aucs(labels: Labels, scores: Scores, times: npt.NDArray[np.float64]) -> Scores:
+    """The AUC of each draw: the share of pairs of a sick and a healthy image in the right order.
+
+    A pair of equal scores counts half (Hanley and McNeil 1982).
+    """
+    sick, healthy = scores[labels == 1], scores[labels == 0]
+    ordered = (np.sign(sick[:, None] - healthy) + 1) / 2  # (sick, healthy)
+    weights = times[:, labels == 1], times[:, labels == 0]
+    pairs = weights[0].sum(1) * weights[1].sum(1)
+    found: Scores = ((weights[0] @ ordered) * weights[1]).sum(1) / pairs
+    return found
 
 
 def clopper_pearson(hits: int, trials: int, confidence: float = CONFIDENCE) -> Interval:

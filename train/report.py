@@ -8,7 +8,7 @@ from typing import Any
 from train import checkpoint, split
 from train.crosscheck import Check
 from train.judge import Judged
-from train.metrics import Interval, Judgement
+from train.metrics import Interval, Judgement, Labels
 
 
 def write(
@@ -17,11 +17,13 @@ def write(
     checks: Mapping[str, Check],
     about: Mapping[str, Any],
     split_table: str,
+    labels: Labels,
     figures: Sequence[tuple[str, Path]],
 ) -> Path:
     """Write `metrics.json` and `report.md` into a folder; the report's path.
 
-    `about` says what the run was: data, seed, init, preset, warnings.
+    `about` says what the run was: data, seed, init, preset, warnings. `labels` are those of the
+    part that was judged first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {
@@ -44,7 +46,7 @@ def write(
         "## The split\n",
         f"```\n{split_table}\n```\n",
         *[_part(part, judged) for part in _order(judged)],
-        _operating_points(judged),
+        _operating_points(judged, labels),
         "## Cross-check of the maps\n",
         "Hook against Captum's LayerGradCam, both classes.\n",
         *[f"- {name}: {check.line()}" for name, check in checks.items()],
@@ -115,17 +117,22 @@ def _with(value: float, interval: Interval | None) -> str:
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
-def _operating_points(judged: Sequence[Judged]) -> str:
+def _operating_points(judged: Sequence[Judged], labels: Labels) -> str:
+    part = _order(judged)[0]
+    columns = f"sensitivity | specificity | on {part}: sensitivity | specificity"
     lines = [
         "## Operating points\n",
-        "Set on `block-calibrate`; what they do there.\n",
-        "| network | temperature | point | threshold | sensitivity | specificity |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"Set on `block-calibrate`: what they do there, and on {part}.\n",
+        f"| network | temperature | point | threshold | {columns} |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in judged:
         for name, point in one.operating_points.items():
+            positive = one.scores(part) >= point.threshold
+            found, cleared = positive[labels == 1].mean(), 1 - positive[labels == 0].mean()
             lines.append(
                 f"| {one.name} | {one.temperature:.3f} | {name} | {point.threshold:.4f} "
-                f"| {point.sensitivity:.3f} | {point.specificity:.3f} |"
+                f"| {point.sensitivity:.3f} | {point.specificity:.3f} "
+                f"| {found:.3f} | {cleared:.3f} |"
             )
     return "\n".join(lines) + "\n"
