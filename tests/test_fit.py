@@ -53,7 +53,7 @@ def same(one: Classifier, other: Classifier) -> bool:
 
 
 def test_it_learns_and_tells(dataset: Dataset) -> None:
-    _, epochs = run(dataset, replace(RECIPE, phases=(Phase(16, 4), Phase(32, 6)), average=0.8))
+    _, epochs = run(dataset, replace(RECIPE, phases=(Phase(16, 4), Phase(32, 6))))
     assert [epoch.number for epoch in epochs] == list(range(1, 11))
     assert epochs[-1].select_auc > 0.9
     assert epochs[-1].left == 0

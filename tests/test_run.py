@@ -22,7 +22,7 @@ from train.networks import NETWORKS, build
 from train.options import Options
 from train.recipes import Phase
 
-QUICK = replace(RECIPE, phases=(Phase(32, 3),), average=0.5, dilated=True)
+QUICK = replace(RECIPE, phases=(Phase(32, 3),), dilated=True)
 
 
 @pytest.fixture

@@ -109,11 +109,6 @@ class _Run:
         # On a GPU the whole data set lies there; on a CPU it stays in the memory-mapped file.
         pixels = torch.from_numpy(np.ascontiguousarray(dataset.pixels))
         self.pixels = pixels.to(device)
-        self.average = AveragedModel(
-            self.network,
-            multi_avg_fn=get_ema_multi_avg_fn(recipe.average),  # type: ignore[no-untyped-call]
-            use_buffers=True,
-        )
         self.optimizer = torch.optim.AdamW(
             list(_groups(network, name, recipe, pretrained)), fused=True
         )
@@ -122,6 +117,12 @@ class _Run:
         self.samples = min(recipe.samples or len(self.rows[split.FIT]), len(self.rows[split.FIT]))
         self.steps_an_epoch = max(1, self.samples // recipe.batch)
         self.steps = self.steps_an_epoch * recipe.epochs
+        decay = 1 - 1 / max(1.0, recipe.average * self.steps)
+        self.average = AveragedModel(
+            self.network,
+            multi_avg_fn=get_ema_multi_avg_fn(decay),  # type: ignore[no-untyped-call]
+            use_buffers=True,
+        )
         self.step = 0
         self.losses: list[float] = []
         self.history: list[Epoch] = []

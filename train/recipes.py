@@ -28,7 +28,7 @@ class Recipe:
     dropout: float = 0.2
     label_smoothing: float = 0.05
     clip: float = 1.0  # greatest norm of the gradient
-    average: float = 0.99  # decay of the exponential moving average of the weights
+    average: float = 0.1  # time constant of the weights' moving average, of all steps; 0: none
     patience: int = 5  # epochs at the final size without a better validation AUC
     # From pretrained weights only. A stage nearer the input learns slower by this factor (Howard
     # and Ruder 2018, arXiv:1801.06146, section 3.2), and the last one unfreezes at this share.
@@ -61,9 +61,7 @@ class Recipe:
 
 
 _QUICK = Recipe(phases=(Phase(64, 5), Phase(96, 3)))
-_FULL = Recipe(
-    phases=(Phase(96, 20), Phase(160, 10), Phase(224, 10)), average=0.998, learning_rate=1.5e-3
-)
+_FULL = Recipe(phases=(Phase(96, 20), Phase(160, 10), Phase(224, 10)), learning_rate=1.5e-3)
 _TINY = Recipe(phases=(Phase(32, 1), Phase(64, 1)), batch=16, samples=64)
 
 PRESETS: dict[str, dict[str, Recipe]] = {
