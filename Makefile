@@ -4,6 +4,7 @@
 #   make train archive serve DATA=folder        on your X-rays
 
 SHELL := bash
+.NOTPARALLEL:  # train, archive and serve follow each other, -j or not
 .DEFAULT_GOAL := help
 .PHONY: help setup data train evaluate crosscheck archive serve stop predict versions promote \
         rollback test lint bench lock
@@ -21,6 +22,7 @@ VERSION  ?= 1.0
 SEED     ?= 0
 PATIENT  ?=
 JUDGE    ?= test
+TRAIN_FLAGS ?=
 IMAGE    ?=
 NETWORK  ?= resnet50
 
@@ -29,7 +31,7 @@ option = $(if $(2),--$(1) "$(2)")
 
 help:  ## print this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= JUDGE=; see README.md'
+	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= JUDGE= TRAIN_FLAGS=; see README.md'
 
 setup: $(VENV)/.done  ## install the exact environment into .venv (the others do it by themselves)
 
@@ -66,6 +68,7 @@ stop: setup  ## stop that server
 	@$(RUN) -m client stop
 
 predict: setup  ## ask the server about IMAGE=file-or-folder; overlays into predictions/
+	@[ -n "$(IMAGE)" ] || { echo "which image? make predict IMAGE=file-or-folder"; exit 2; }
 	@$(RUN) -m client predict $(IMAGE) --network $(NETWORK) --save predictions
 
 versions: setup  ## what the server serves
