@@ -67,7 +67,9 @@ def predict(paths: list[Path], question: Question) -> int:
     try:
         for image, answer in _answers(asked, question):
             if image is asked[0]:
-                print(f"{'image':<{width}}  {'label':<10}{'P(label)':>9}{'threshold':>11}  model")
+                print(
+                    f"{'image':<{width}}  {'label':<10}{'P(PNEUMONIA)':>12}{'threshold':>11}  model"
+                )
             if isinstance(answer, str):
                 refused += 1
                 print(f"{image.name:<{width}}  refused: {answer}", flush=True)
@@ -86,9 +88,9 @@ def predict(paths: list[Path], question: Question) -> int:
 
 def row(answer: dict[str, Any]) -> str:
     """One answer in the columns of the table."""
-    label = answer["label"]
     return (
-        f"{label:<10}{answer['probability'][label]:>9.4f}{answer['threshold']:>11.4f}"
+        f"{answer['label']:<10}{answer['probability']['PNEUMONIA']:>12.4f}"
+        f"{answer['threshold']:>11.4f}"
         f"  {answer['model']}/{answer['version']}"
     )
 

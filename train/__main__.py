@@ -82,6 +82,9 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of split, start and training")
     parser.add_argument("--patient", help="regex on the file's name, or table.csv:column")
+    parser.add_argument(
+        "--masks", type=Path, help="lungs of training images: folder/<class>/<image's name>.png"
+    )
     parser.add_argument("--skip-broken", action="store_true", help="leave broken files out")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs go")
     _judge_option(parser)
@@ -111,6 +114,7 @@ def _train(parsed: argparse.Namespace) -> None:
         networks=parsed.networks,
         seed=parsed.seed,
         patient=parsed.patient,
+        masks=parsed.masks,
         skip_broken=parsed.skip_broken,
         runs=parsed.runs,
     )

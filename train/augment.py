@@ -125,6 +125,11 @@ def apply(pixels: Tensor, changes: Changes) -> Tensor:
     return jpeg(images[:, 0] * 255, changes.quality)
 
 
+def move(masks: Tensor, changes: Changes) -> Tensor:
+    """Masks (N, S, S) turned, cropped and mirrored as the images are."""
+    return _move(masks[:, None], changes.affine)[:, 0]
+
+
 def _move(images: Tensor, affine: Tensor) -> Tensor:
     grid = F.affine_grid(affine, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from train import augment, card, checkpoint, crosscheck, data, figures, judge, report, split
+from train import augment, card, checkpoint, crosscheck, data, figures, judge, lungs, report, split
 from train.cam import explain
 from train.checkpoint import Card
 from train.crosscheck import Check
 from train.data import Dataset
 from train.fit import Epoch
 from train.judge import Judged
+from train.lungs import Finding, Lungs
 from train.networks import CLASSES, Classifier
 from train.options import device
-from train.run import HISTORY, RUN
+from train.run import HISTORY, RUN, masks_of
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Trained:
     card: Card
     dataset: Dataset
     folder: Path
+    masks: Lungs | None
 
     @property
     def name(self) -> str:
@@ -74,7 +76,8 @@ def networks_of(run: Path) -> list[Trained]:
             raise checkpoint.CheckpointError(
                 f"{facts['data']} has changed since {name} was trained on it: train again"
             )
-        found.append(Trained(network, its_card, datasets[size], run / name))
+        masks = masks_of(Path(facts["masks"]) if facts.get("masks") else None, datasets[size])
+        found.append(Trained(network, its_card, datasets[size], run / name, masks))
     if not found:
         raise checkpoint.CheckpointError(f"{run} holds no finished network: go on with make train")
     return found
@@ -101,6 +104,11 @@ def evaluate(run: Path, open_test: bool = True) -> Path:
     cards = [_complete(one, found) for one, found in zip(trained, judged, strict=True)]
     if len(judged) > 1:
         judged.append(judge.judge_both(trained[0].dataset, judged))
+    evidence = {
+        one.name: _evidence(one, found)
+        for one, found in zip(trained, judged, strict=False)
+        if one.masks is not None
+    }
     checks = _crosscheck(trained, main, folder)
     dataset = trained[0].dataset
     labels = dataset.labels[dataset.rows(main)]
@@ -116,7 +124,8 @@ def evaluate(run: Path, open_test: bool = True) -> Path:
         ("What training sees", _augmented(dataset, folder)),
     ]
     about = _about(run, cards)
-    written = report.write(folder, judged, checks, about, data.table(dataset), labels, drawn)
+    table = data.table(dataset)
+    written = report.write(folder, judged, checks, about, table, labels, drawn, evidence)
     for found in judged:
         log.info(
             "%s on %s: AUC %.3f, accuracy %.3f",
@@ -160,6 +169,20 @@ def _complete(one: Trained, found: Judged) -> Card:
     finished = card.complete(one.card, found, scale)
     checkpoint.write_card(one.folder, finished)
     return finished
+
+
+def _evidence(one: Trained, found: Judged) -> dict[str, Finding]:
+    """Where the evidence lies, on those images of `block-select` that have a mask."""
+    assert one.masks is not None
+    rows = one.dataset.rows(split.SELECT)
+    known = one.masks.known[rows]
+    if not known.any():
+        return {}
+    measured = lungs.measure(one.network, one.dataset, one.masks, rows)
+    labels = one.dataset.labels[rows]
+    right = (found.scores(split.SELECT) >= found.threshold) == (labels == 1)
+    patients = one.dataset.patients[rows]
+    return lungs.findings(measured, labels[known], right[known], patients[known])
 
 
 def _spread(dataset: Dataset, part: str, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:

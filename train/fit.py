@@ -18,7 +18,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from train import augment, checkpoint, split
+from train.cam import capture
 from train.data import Dataset
+from train.lungs import Lungs, Outside, evidence_outside, swap
 from train.networks import NETWORKS, Classifier, predict, resize
 from train.recipes import Recipe
 
@@ -66,15 +68,19 @@ def fit(
     seed: int,
     state: Path | None = None,
     device: torch.device | None = None,
+    lungs: Lungs | None = None,
 ) -> Iterator[Epoch]:
     """Fit a network in place, yielding each epoch; afterwards it holds the best weights.
 
     `state` is a file from which an interrupted run goes on, at the step where it was last
     written: after each epoch and every two minutes. On a CPU the resumed run ends with the
     weights of an uninterrupted one. From scratch there is nothing to preserve: every stage learns
-    from the first epoch. Validation is the part `block-select`.
+    from the first epoch. Validation is the part `block-select`. With `lungs` the recipe's share of
+    images has its outside changed, and evidence outside the lungs is penalised.
     """
     run = _Run(network, name, dataset, recipe, pretrained, seed, device or torch.device("cpu"))
+    if lungs is not None:
+        run.use(lungs)
     if state is not None and state.is_file():
         run.load(state)
         log.info("%s: going on at step %d of %d", name, run.step, run.steps)
@@ -127,8 +133,16 @@ class _Run:
         self.losses: list[float] = []
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
-        self.best_auc = -math.inf
+        self.best_figures = (-math.inf, -math.inf)  # AUC, loss with its sign turned
         self.waited = 0
+
+        self.masks: Tensor | None = None
+        self.outside: Outside | None = None
+
+    def use(self, lungs: Lungs) -> None:
+        """Train with masks, of which only those of the part `fit` are ever looked at."""
+        self.masks = torch.from_numpy(lungs.masks).to(self.device)
+        self.outside = Outside(lungs, self.dataset.labels, self.rows[split.FIT])
 
     # --- between epochs
 
@@ -176,9 +190,10 @@ class _Run:
         select_loss, select_auc = self._validate(split.SELECT, size)
         _, random_auc = self._validate(split.RANDOM, size)
         final = size == self.recipe.size
-        better = final and select_auc > self.best_auc
+        # On few images many epochs part the classes: then the smaller loss decides.
+        better = final and (select_auc, -select_loss) > self.best_figures
         if better:
-            self.best_auc, self.waited = select_auc, 0
+            self.best_figures, self.waited = (select_auc, -select_loss), 0
             self.best = {
                 key: value.detach().cpu().clone()
                 for key, value in self.average.module.state_dict().items()
@@ -233,20 +248,27 @@ class _Run:
         share = len(batch) // self.ranks
         mine = slice(self.rank * share, (self.rank + 1) * share)
         pixels = resize(self.pixels[batch[mine].to(self.device)], size)
-        pixels = augment.apply(pixels, changes.slice(mine).to(self.device))
+        pixels, lungs = self._change_outside(pixels, batch, mine, generator)
+        changes = changes.slice(mine).to(self.device)
+        pixels = augment.apply(pixels, changes)
         labels = self.labels[batch[mine]].to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._schedule(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
+            with capture(self.network.activation) as features:
+                logits = model(pixels)
             losses = F.cross_entropy(
-                model(pixels),
-                labels,
-                reduction="none",
-                label_smoothing=self.recipe.label_smoothing,
+                logits, labels, reduction="none", label_smoothing=self.recipe.label_smoothing
             )
         # Not divided by the sum of the weights, which would differ from rank to rank.
         loss = (losses * self._class_weights()[labels]).mean()
+        if lungs is not None and self.recipe.lung_penalty:
+            weight = self.network.head.weight
+            decision = torch.einsum("c,nchw->nhw", weight[1] - weight[0], features.value.float())
+            known = lungs.amax((1, 2)) > 0
+            outside = evidence_outside(decision, augment.move(lungs, changes))
+            loss = loss + self.recipe.lung_penalty * (outside * known).mean()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
@@ -254,6 +276,22 @@ class _Run:
         self.scaler.update()
         self.average.update_parameters(self.network)
         return float(loss.detach())
+
+    def _change_outside(
+        self, pixels: Tensor, batch: Tensor, mine: slice, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Pixels (N, S, S) of my slice of a batch, some changed, and their masks, 0..1."""
+        if self.masks is None or self.outside is None:
+            return pixels, None
+        size = pixels.shape[-1]
+        lungs = resize(self.masks[batch[mine].to(self.device)], size) / 255
+        if not self.recipe.outside:
+            return pixels, lungs
+        swaps = self.outside.draw(batch, self.recipe.outside, generator).slice(mine)
+        donors = swaps.donor.to(self.device)
+        their_lungs = resize(self.masks[donors], size) / 255
+        theirs = resize(self.pixels[donors], size)
+        return swap(pixels, lungs, theirs, their_lungs, swaps), lungs
 
     def _class_weights(self) -> Tensor:
         """Weights (2,) that make both classes count the same; 1 where they are sampled so."""
@@ -322,7 +360,7 @@ class _Run:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "best": self.best,
-                "best_auc": self.best_auc,
+                "best_figures": self.best_figures,
                 "waited": self.waited,
             },
         )
@@ -336,7 +374,8 @@ class _Run:
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.losses = state["step"], state["losses"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
-        self.best, self.best_auc, self.waited = state["best"], state["best_auc"], state["waited"]
+        self.best, self.best_figures = state["best"], state["best_figures"]
+        self.waited = state["waited"]
 
 
 def _half(device: torch.device) -> torch.dtype | None:

@@ -122,7 +122,7 @@ def bootstrap(
     """
     random = np.random.default_rng(seed)
     times = np.zeros((draws, len(labels)))
-    for label in range(len(CLASSES)):
+    for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)
         names, owner = np.unique(patients[of_class], return_inverse=True)
         drawn = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)

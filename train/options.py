@@ -26,6 +26,7 @@ class Options:
     networks: tuple[str, ...] = tuple(NETWORKS)
     seed: int = 0
     patient: str | None = None
+    masks: Path | None = None
     skip_broken: bool = False
     runs: Path = Path("runs")
     open_test: bool = True

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from train import checkpoint, split
 from train.crosscheck import Check
 from train.judge import Judged
+from train.lungs import Finding
 from train.metrics import Interval, Judgement, Labels
 
 
@@ -19,11 +21,13 @@ def write(
     split_table: str,
     labels: Labels,
     figures: Sequence[tuple[str, Path]],
+    evidence: Mapping[str, Mapping[str, Finding]],
 ) -> Path:
     """Write `metrics.json` and `report.md` into a folder; the report's path.
 
     `about` says what the run was: data, seed, init, preset, warnings. `labels` are those of the
-    part that was judged first.
+    part that was judged first. `evidence` holds, by network, where its maps' evidence lies; it is
+    empty without lung masks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {
@@ -37,6 +41,10 @@ def write(
             }
             for name, check in checks.items()
         },
+        "evidence": {
+            name: {group: asdict(found) for group, found in groups.items()}
+            for name, groups in evidence.items()
+        },
     }
     checkpoint.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     sections = [
@@ -47,6 +55,7 @@ def write(
         f"```\n{split_table}\n```\n",
         *[_part(part, judged) for part in _order(judged)],
         _operating_points(judged, labels),
+        *([_evidence(evidence)] if evidence else []),
         "## Cross-check of the maps\n",
         "Hook against Captum's LayerGradCam, both classes.\n",
         *[f"- {name}: {check.line()}" for name, check in checks.items()],
@@ -134,5 +143,26 @@ def _operating_points(judged: Sequence[Judged], labels: Labels) -> str:
                 f"| {one.name} | {one.temperature:.3f} | {name} | {point.threshold:.4f} "
                 f"| {point.sensitivity:.3f} | {point.specificity:.3f} "
                 f"| {found:.3f} | {cleared:.3f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _evidence(evidence: Mapping[str, Mapping[str, Finding]]) -> str:
+    lines = [
+        "## Where the evidence lies\n",
+        f"On images of `{split.SELECT}` whose lungs were drawn by hand. Share of the decision "
+        "map's absolute value inside the lungs, beside the lungs' share of the image; how often "
+        "the map's peak lies inside; how far the decision logit moves, in the mean, when all "
+        "outside the lungs is swapped with another image's, and when the lungs are.\n",
+        "| network | images | | inside | lungs' area | peak inside | outside swapped "
+        "| lungs swapped |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, groups in evidence.items():
+        for group, found in groups.items():
+            lines.append(
+                f"| {name} | {group} | {found.images} | {_with(found.share, found.share_interval)} "
+                f"| {found.area:.3f} | {_with(found.peak, found.peak_interval)} "
+                f"| {found.outside_swapped:.2f} | {found.lungs_swapped:.2f} |"
             )
     return "\n".join(lines) + "\n"

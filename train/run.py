@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import distributed
 
-from train import card, checkpoint, data, memory
+from train import card, checkpoint, data, lungs, memory, split
 from train.data import Dataset
 from train.fit import Epoch, fit
+from train.lungs import Lungs
 from train.networks import Classifier, build, initialise
 from train.options import Options, data_folder, device, preset
 from train.recipes import Recipe, recipe
@@ -77,7 +78,8 @@ def train(options: Options, rank: int = 0) -> Path:
     if rank == 0:
         _write_down(folder, dataset, options, root, chosen)
     for name, how in recipes.items():
-        training = Training(folder / name, name, datasets[how.size], how, chosen, options)
+        masks = masks_of(options.masks, datasets[how.size])
+        training = Training(folder / name, name, datasets[how.size], how, chosen, options, masks)
         if _first_rank(rank):
             training.set_aside_another()
             _let_others_go()
@@ -92,6 +94,15 @@ def load(options: Options, root: Path, size: int) -> Dataset:
     )
 
 
+def masks_of(root: Path | None, dataset: Dataset) -> Lungs | None:
+    """The lung masks of a data set, at its size, where there are any."""
+    if root is None:
+        return None
+    if not root.is_dir():
+        raise FileNotFoundError(f"MASKS={root}: there is no such folder")
+    return lungs.read(root, dataset.images, dataset.pixels.shape[-1])
+
+
 def _write_down(folder: Path, dataset: Dataset, options: Options, root: Path, chosen: str) -> None:
     """The split and the options into the run's folder; `latest` points to it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +113,7 @@ def _write_down(folder: Path, dataset: Dataset, options: Options, root: Path, ch
         "preset": chosen,
         "seed": options.seed,
         "patient": options.patient,
+        "masks": str(options.masks.resolve()) if options.masks else None,
         "skip_broken": options.skip_broken,
         "networks": list(options.networks),
     }
@@ -121,15 +133,18 @@ class Training:
     recipe: Recipe
     preset: str
     options: Options
+    masks: Lungs | None
 
     def set_aside_another(self) -> None:
         """Keep what lies in the folder where it is of this very training; else move it aside."""
-        identity = {
+        identity: dict[str, Any] = {
             "data": self.dataset.sha256,
             "recipe": self.recipe.as_dict(),
             "seed": self.options.seed,
             "init": self.options.init,
         }
+        if self.masks is not None:
+            identity["lungs"] = self.masks.sha256
         text = json.dumps(identity, indent=2) + "\n"
         path = self.folder / IDENTITY
         if path.is_file() and path.read_text() != text:
@@ -156,6 +171,7 @@ class Training:
             seed=self.options.seed,
             state=self.folder / STATE,
             device=device(),
+            lungs=self.masks,
         ):
             history.append(epoch)
             log.info("%s %s", self.name, epoch.line())
@@ -193,7 +209,14 @@ class Training:
         """Save weights, card and history; the state is not needed any more."""
         records: list[dict[str, Any]] = [asdict(epoch) for epoch in history]
         checkpoint.write_text(self.folder / HISTORY, json.dumps(records, indent=1) + "\n")
-        training = {"seed": self.options.seed, "init": came_from, "preset": self.preset}
+        training: dict[str, Any] = {
+            "seed": self.options.seed,
+            "init": came_from,
+            "preset": self.preset,
+        }
+        if self.masks is not None:
+            fitted = self.masks.known[self.dataset.rows(split.FIT)]
+            training["lungs"] = {"images": int(fitted.sum()), "sha256": self.masks.sha256}
         checkpoint.save(
             self.folder,
             network,
