@@ -386,7 +386,7 @@ def test_predicting_prints_a_table_and_saves_overlays(
     assert main(["predict", str(folder), "--save", str(overlays), *state]) == 0
     printed = capsys.readouterr()
     rows = [line.split() for line in printed.out.splitlines()]
-    assert rows[1] == ["black.png", "NORMAL", "0.9997", "0.5000", "resnet50/1.0"]
+    assert rows[1] == ["black.png", "NORMAL", "0.0003", "0.5000", "resnet50/1.0"]
     assert rows[2] == ["white.jpeg", "PNEUMONIA", "0.9997", "0.5000", "resnet50/1.0"]
     assert printed.err.count("a stand-in that measures brightness") == 1
     assert sorted(path.name for path in overlays.iterdir()) == ["black.png.png", "white.jpeg.png"]
@@ -403,7 +403,7 @@ def test_predicting_lists_what_was_refused(
     assert main(["predict", *paths, *options, "--version", "1.0"]) == 1
     printed = capsys.readouterr()
     rows = printed.out.splitlines()
-    assert rows[1].split()[1:4] == ["NORMAL", "0.0003", "0.9999"]
+    assert rows[1].split()[1:4] == ["NORMAL", "0.9997", "0.9999"]
     assert re.search(r"notes\.txt +refused: .+ \(415\)", rows[2])
     assert "refused: No such file" in rows[3]
     assert "2 of 3 refused" in printed.err
