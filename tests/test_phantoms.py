@@ -110,7 +110,7 @@ COUNTS = {"train": (3, 4), "val": (1, 1), "test": (2, 2)}
 
 
 def test_writes_the_layout_with_its_boxes(tmp_path: Path) -> None:
-    phantoms.write(tmp_path, COUNTS, seed=2, size=SIZE, progress=False)
+    phantoms.write(tmp_path, COUNTS, seed=2, size=SIZE)
     for split, numbers in COUNTS.items():
         for name, number in zip(phantoms.CLASSES, numbers, strict=True):
             files = sorted(path.name for path in (tmp_path / split / name).iterdir())
@@ -124,21 +124,21 @@ def test_writes_the_layout_with_its_boxes(tmp_path: Path) -> None:
 
 
 def test_no_two_files_are_of_one_patient(tmp_path: Path) -> None:
-    phantoms.write(tmp_path, COUNTS, size=SIZE, progress=False)
+    phantoms.write(tmp_path, COUNTS, size=SIZE)
     images = [np.asarray(Image.open(path), float) for path in sorted(tmp_path.rglob("*.jpeg"))]
     for index, image in enumerate(images):
         assert all(np.abs(image - other).mean() > 5 for other in images[index + 1 :])
 
 
 def test_a_complete_set_is_left_alone(tmp_path: Path) -> None:
-    phantoms.write(tmp_path, COUNTS, size=SIZE, progress=False)
+    phantoms.write(tmp_path, COUNTS, size=SIZE)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    phantoms.write(tmp_path, COUNTS, size=SIZE, progress=False)
+    phantoms.write(tmp_path, COUNTS, size=SIZE)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == times
 
 
 def test_an_interrupted_set_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    phantoms.write(tmp_path / "whole", COUNTS, size=SIZE, progress=False)
+    phantoms.write(tmp_path / "whole", COUNTS, size=SIZE)
     draw, calls = phantoms.draw, iter(range(5))
 
     def interrupted(*arguments: int) -> phantoms.Phantom:
@@ -148,18 +148,18 @@ def test_an_interrupted_set_is_completed(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(phantoms, "draw", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        phantoms.write(tmp_path / "cut", COUNTS, size=SIZE, progress=False)
+        phantoms.write(tmp_path / "cut", COUNTS, size=SIZE)
     assert not (tmp_path / "cut/SOURCE.json").exists()
     assert len(list((tmp_path / "cut").rglob("*.jpeg"))) == 5
     monkeypatch.undo()
-    phantoms.write(tmp_path / "cut", COUNTS, size=SIZE, progress=False)
+    phantoms.write(tmp_path / "cut", COUNTS, size=SIZE)
     assert read(tmp_path / "cut") == read(tmp_path / "whole")
 
 
 def test_other_counts_and_seeds_replace_a_set(tmp_path: Path) -> None:
-    phantoms.write(tmp_path / "a", COUNTS, seed=0, size=SIZE, progress=False)
+    phantoms.write(tmp_path / "a", COUNTS, seed=0, size=SIZE)
     for folder in ("a", "b"):
-        phantoms.write(tmp_path / folder, {"test": (1, 2)}, seed=1, size=SIZE, progress=False)
+        phantoms.write(tmp_path / folder, {"test": (1, 2)}, seed=1, size=SIZE)
     assert read(tmp_path / "a") == read(tmp_path / "b")
 
 
@@ -168,10 +168,10 @@ def test_never_touches_a_folder_of_other_images(tmp_path: Path) -> None:
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
     with pytest.raises(FileExistsError, match="is no phantom: name another folder"):
-        phantoms.write(tmp_path, COUNTS, size=SIZE, progress=False)
+        phantoms.write(tmp_path, COUNTS, size=SIZE)
     assert read(tmp_path) == {"train/NORMAL/IM-0001-0001.jpeg": b"mine"}
 
 
 def test_an_unknown_split_answers_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no split is called tune: use train, val, test"):
-        phantoms.write(tmp_path, {"tune": (1, 1)}, progress=False)
+        phantoms.write(tmp_path, {"tune": (1, 1)})

@@ -84,7 +84,6 @@ def write(
     counts: Mapping[str, tuple[int, int]] = COUNTS,
     seed: int = 0,
     size: int = 224,
-    progress: bool = True,
 ) -> None:
     """Phantoms of (size, size) pixels as `folder/{split}/{class}/phantom-{split}-{index}.jpeg`.
 
@@ -117,7 +116,7 @@ def write(
     rows = StringIO()
     table = csv.writer(rows, lineterminator="\n")
     table.writerow(["file", "left", "top", "right", "bottom"])
-    for file, index, label in tqdm(plan, desc="phantoms", unit="image", disable=not progress):
+    for file, index, label in tqdm(plan, "phantoms", unit=" images", disable=None):
         phantom = draw(seed, index, label, size)
         table.writerows([file, *box] for box in phantom.boxes)
         _replace(folder / file, _jpeg(phantom.image))

@@ -1,6 +1,7 @@
 """Any folder of images through one network, without a server: answers and overlays."""
 
 import csv
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from train import checkpoint, figures
 from train.cam import explain
 from train.judge import probabilities
 from train.networks import CLASSES
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ def show(weights: Path, images: Path, out: Path) -> tuple[list[Answer], dict[Pat
     network, card = checkpoint.load(weights)
     if "temperature" not in card:
         raise checkpoint.CheckpointError(f"{weights} was never judged: run make evaluate")
+    for warning in card["warnings"]:
+        log.warning("warning: %s", warning)
     paths = (
         [images] if images.is_file() else sorted(p for p in images.rglob("[!.]*") if p.is_file())
     )
