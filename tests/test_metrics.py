@@ -79,12 +79,26 @@ def test_a_proportion_of_one_has_an_interval() -> None:
     assert found["sensitivity"] == clopper_pearson(50, 50)
 
 
-def test_temperature_is_found_again() -> None:
+def test_temperature_and_offset_are_found_again() -> None:
     random = np.random.default_rng(0)
     decision = random.normal(scale=2, size=20_000)
     labels = (random.random(20_000) < 1 / (1 + np.exp(-decision))).astype(np.int64)
-    logits = np.stack([-decision / 2, decision / 2], axis=1) * 3
-    assert calibrate.temperature(logits, labels) == pytest.approx(3, rel=0.05)
+    skewed = 3 * decision - 1.5
+    logits = np.stack([-skewed / 2, skewed / 2], axis=1)
+    found = calibrate.fit(logits, labels)
+    assert found.temperature == pytest.approx(3, rel=0.05)
+    assert found.offset == pytest.approx(1.5, abs=0.1)
+    shifted = found.shift(logits)
+    assert np.allclose(shifted[:, 1] - shifted[:, 0], skewed + found.offset)
+    assert np.allclose(shifted.sum(1), logits.sum(1))
+    # Of a fit by log-loss with an offset the mean probability is the share of the class.
+    scores = 1 / (1 + np.exp(-(skewed + found.offset) / found.temperature))
+    assert scores.mean() == pytest.approx(labels.mean(), abs=1e-4)
+
+
+def test_a_perfectly_parted_set_has_a_temperature() -> None:
+    found = calibrate.fit(np.array([[1.0, -1.0], [-1.0, 1.0]]), np.array([0, 1]))
+    assert np.exp(-3) <= found.temperature < 0.5
 
 
 def test_operating_points_by_hand() -> None:

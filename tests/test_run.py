@@ -64,6 +64,22 @@ def test_a_run_leaves_everything(trained: Path) -> None:
     assert "balanced" in card["operating_points"]
 
 
+def test_judging_again_gives_the_same_weights_and_card(trained: Path) -> None:
+    folder = trained / "small"
+    before = {
+        name: checkpoint.sha256(folder / name) for name in ("weights.safetensors", "card.json")
+    }
+    card = json.loads((folder / "card.json").read_text())
+    shift = card["calibration"]["offset"] / 2 * np.array([-1, 1])
+    assert abs(shift[1]) > 1e-4
+    raw = np.array(card["calibration"]["raw_bias"])
+    assert card["bias"] == pytest.approx(raw + shift, abs=1e-6)
+    network, _ = checkpoint.load(folder)
+    assert network.head.bias.tolist() == card["bias"]
+    evaluate.evaluate(trained)
+    assert {name: checkpoint.sha256(folder / name) for name in before} == before
+
+
 def test_a_second_run_trains_nothing(
     trained: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

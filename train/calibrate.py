@@ -1,12 +1,11 @@
-"""Temperature and operating points, from validation data that chose nothing else."""
+"""Temperature, offset and operating points, from validation data that chose nothing else."""
 
 import logging
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.optimize import minimize
 from sklearn.metrics import roc_curve
 
 from train.metrics import Labels, Scores, clopper_pearson
@@ -20,16 +19,33 @@ SCREENING_SENSITIVITY = 0.98
 RULE_IN_SPECIFICITY = 0.95
 
 
-def temperature(logits: npt.NDArray[np.float64], labels: Labels) -> float:
-    """What logits (N, 2) are divided by for the least log-loss (Guo et al. 2017, section 4.2)."""
+@dataclass(frozen=True)
+class Calibration:
+    """P(PNEUMONIA) = sigmoid((decision logit + offset) / temperature)."""
 
-    def loss(log_temperature: float) -> float:
-        chosen = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return -float(chosen[np.arange(len(labels)), labels].mean())
+    temperature: float
+    offset: float
 
-    # Between 1/20 and 20; a perfectly parted set would drive the temperature to nothing.
-    found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
-    return float(np.exp(found.x))
+    def shift(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Logits (N, 2) with half of the offset added to PNEUMONIA, half taken from NORMAL."""
+        shifted: npt.NDArray[np.float64] = logits + self.offset / 2 * np.array([-1.0, 1.0])
+        return shifted
+
+
+def fit(logits: npt.NDArray[np.float64], labels: Labels) -> Calibration:
+    """The temperature (Guo et al. 2017, section 4.2) and offset of least log-loss on logits (N, 2).
+
+    The offset goes into the head's bias, so that `mean(map) + bias = logit` stays true.
+    """
+    decision = logits[:, 1] - logits[:, 0]
+
+    def loss(found: npt.NDArray[np.float64]) -> float:
+        scaled = (decision + found[1]) / np.exp(found[0])
+        return float(np.logaddexp(0, np.where(labels == 1, -scaled, scaled)).mean())
+
+    # Temperatures between 1/20 and 20; a perfectly parted set would drive them to nothing.
+    found = minimize(loss, (0.0, 0.0), bounds=((-3.0, 3.0), (-10.0, 10.0)), method="L-BFGS-B")
+    return Calibration(float(np.exp(found.x[0])), float(found.x[1]))
 
 
 @dataclass(frozen=True)

@@ -58,13 +58,28 @@ def warnings(dataset: str, preset: str) -> list[str]:
     return said
 
 
-def complete(card: Card, judged: Judged, scale: float) -> Card:
-    """The card with what judging found; `scale`, in logits, is where an overlay saturates."""
+def raw_bias(card: Card) -> list[float]:
+    """The head's bias as it was trained, before any offset went into it."""
+    bias: list[float] = card["calibration"]["raw_bias"] if "calibration" in card else card["bias"]
+    return bias
+
+
+def complete(card: Card, judged: Judged, scale: float, prevalence: float) -> Card:
+    """The card with what judging found; `scale`, in logits, is where an overlay saturates.
+
+    `prevalence` is the share of PNEUMONIA among the images that probabilities were fitted on: the
+    one they assume.
+    """
     figures = judged.parts
     return {
         **card,
         "map": {**card["map"], "scale": scale},
-        "temperature": judged.temperature,
+        "temperature": judged.calibration.temperature,
+        "calibration": {
+            "offset": judged.calibration.offset,  # is in the bias already
+            "raw_bias": raw_bias(card),
+            "prevalence": prevalence,
+        },
         "operating_points": {k: asdict(v) for k, v in judged.operating_points.items()},
         "default_operating_point": calibrate.DEFAULT,
         "figures": {

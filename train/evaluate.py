@@ -99,6 +99,7 @@ def evaluate(run: Path, open_test: bool = True) -> Path:
     judged = []
     for one in trained:
         log.info("judging %s on %s", one.name, ", ".join(parts))
+        _set_bias(one.network, card.raw_bias(one.card))
         logits = judge.run_network(one.network, one.dataset, parts, device())
         judged.append(judge.judge_network(one.name, one.dataset, logits))
     cards = [_complete(one, found) for one, found in zip(trained, judged, strict=True)]
@@ -165,10 +166,19 @@ def crosscheck_run(run: Path, open_test: bool = True) -> dict[str, Check]:
 
 
 def _complete(one: Trained, found: Judged) -> Card:
+    """Fold the offset into the head's bias; weights and card anew."""
     scale = judge.map_scale(one.network, one.dataset, device())
-    finished = card.complete(one.card, found, scale)
-    checkpoint.write_card(one.folder, finished)
-    return finished
+    prevalence = float(one.dataset.labels[one.dataset.rows(split.CALIBRATE)].mean())
+    finished = card.complete(one.card, found, scale, prevalence)
+    raw = np.array([finished["calibration"]["raw_bias"]])
+    _set_bias(one.network, found.calibration.shift(raw)[0].tolist())
+    finished["bias"] = one.network.head.bias.tolist()
+    return checkpoint.save(one.folder, one.network, finished)
+
+
+def _set_bias(network: Classifier, bias: list[float]) -> None:
+    with torch.no_grad():
+        network.head.bias.copy_(torch.tensor(bias))
 
 
 def _evidence(one: Trained, found: Judged) -> dict[str, Finding]:

@@ -22,12 +22,12 @@ Logits = npt.NDArray[np.float64]  # (N, 2)
 
 @dataclass(frozen=True)
 class Judged:
-    """One network, or both together: temperature, operating points, figures by part."""
+    """One network, or both together: calibration, operating points, figures by part."""
 
     name: str
-    temperature: float
+    calibration: calibrate.Calibration
     operating_points: Mapping[str, calibrate.OperatingPoint]
-    logits: Mapping[str, Logits]  # part → (N, 2), not divided by the temperature
+    logits: Mapping[str, Logits]  # part → (N, 2), with the offset, not divided by the temperature
     parts: Mapping[str, Judgement]
 
     @property
@@ -37,12 +37,12 @@ class Judged:
 
     def scores(self, part: str) -> npt.NDArray[np.float64]:
         """Calibrated probabilities of PNEUMONIA (N,), rounded as the server prints them."""
-        return probabilities(self.logits[part], self.temperature)[:, 1]
+        return probabilities(self.logits[part], self.calibration.temperature)[:, 1]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for metrics.json."""
         return {
-            "temperature": self.temperature,
+            **asdict(self.calibration),
             "default_operating_point": calibrate.DEFAULT,
             "operating_points": {k: asdict(v) for k, v in self.operating_points.items()},
             "parts": {part: judgement.as_dict() for part, judgement in self.parts.items()},
@@ -76,33 +76,27 @@ def run_network(
 
 
 def judge_network(name: str, dataset: Dataset, logits: Mapping[str, Logits]) -> Judged:
-    """Temperature and operating points from `block-calibrate`, figures of every part."""
+    """Calibration and operating points from `block-calibrate`, figures of every part."""
     labels = {part: dataset.labels[dataset.rows(part)] for part in logits}
-    temperature = calibrate.temperature(logits[split.CALIBRATE], labels[split.CALIBRATE])
-    held = probabilities(logits[split.CALIBRATE], temperature)[:, 1]
-    points = calibrate.operating_points(labels[split.CALIBRATE], held)
+    calibration = calibrate.fit(logits[split.CALIBRATE], labels[split.CALIBRATE])
+    logits = {part: calibration.shift(values) for part, values in logits.items()}
+    scores = {
+        part: probabilities(values, calibration.temperature)[:, 1]
+        for part, values in logits.items()
+    }
+    points = calibrate.operating_points(labels[split.CALIBRATE], scores[split.CALIBRATE])
     threshold = points[calibrate.DEFAULT].threshold
-    return Judged(
-        name,
-        temperature,
-        points,
-        logits,
-        {
-            part: judge(
-                labels[part],
-                probabilities(values, temperature)[:, 1],
-                dataset.patients[dataset.rows(part)],
-                threshold,
-            )
-            for part, values in logits.items()
-        },
-    )
+    parts = {
+        part: judge(labels[part], values, dataset.patients[dataset.rows(part)], threshold)
+        for part, values in scores.items()
+    }
+    return Judged(name, calibration, points, logits, parts)
 
 
 def judge_both(dataset: Dataset, judged: Sequence[Judged]) -> Judged:
     """The networks together: their calibrated logits' mean, calibrated once more."""
     together = {
-        part: np.mean([one.logits[part] / one.temperature for one in judged], axis=0)
+        part: np.mean([one.logits[part] / one.calibration.temperature for one in judged], axis=0)
         for part in judged[0].logits
     }
     return judge_network(BOTH, dataset, together)

@@ -83,7 +83,7 @@ _MEANING = {
     split.SELECT: "Blocks of ids that training never saw. They stopped training early, "
     "so they flatter a little.",
     split.RANDOM: "Patients at random from the training ids: this flatters, and shows how much.",
-    split.CALIBRATE: "Temperature and operating points were set here: this flatters them.",
+    split.CALIBRATE: "Temperature, offset and operating points were set here: this flatters them.",
     split.OFFICIAL: "The folder `val` as it came: too few images to say much.",
 }
 
@@ -132,15 +132,16 @@ def _operating_points(judged: Sequence[Judged], labels: Labels) -> str:
     lines = [
         "## Operating points\n",
         f"Set on `block-calibrate`: what they do there, and on {part}.\n",
-        f"| network | temperature | point | threshold | {columns} |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| network | temperature | offset | point | threshold | {columns} |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in judged:
         for name, point in one.operating_points.items():
             positive = one.scores(part) >= point.threshold
             found, cleared = positive[labels == 1].mean(), 1 - positive[labels == 0].mean()
             lines.append(
-                f"| {one.name} | {one.temperature:.3f} | {name} | {point.threshold:.4f} "
+                f"| {one.name} | {one.calibration.temperature:.3f} "
+                f"| {one.calibration.offset:.3f} | {name} | {point.threshold:.4f} "
                 f"| {point.sensitivity:.3f} | {point.specificity:.3f} "
                 f"| {found:.3f} | {cleared:.3f} |"
             )
