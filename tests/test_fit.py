@@ -213,8 +213,12 @@ def test_two_processes_give_the_weights_of_one(images: Path, tmp_path: Path) -> 
 
 
 def test_every_preset_knows_every_network() -> None:
-    for recipes in PRESETS.values():
-        for recipe in recipes.values():
-            assert recipe.phase_of(0) == recipe.phases[0]
-            assert recipe.phase_of(recipe.epochs - 1) == recipe.phases[-1]
-            assert recipe.size // (16 if recipe.dilated else 32) >= 4
+    for networks in PRESETS.values():
+        for legs in networks.values():
+            for recipe in legs:
+                assert recipe.phase_of(0) == recipe.phases[0]
+                assert recipe.phase_of(recipe.epochs - 1) == recipe.phases[-1]
+                assert recipe.dilated == legs[-1].dilated
+            assert legs[-1].size // (16 if legs[-1].dilated else 32) >= 4
+    for legs in PRESETS["full"].values():
+        assert legs[-1].size // 16 >= 12

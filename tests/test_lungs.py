@@ -154,7 +154,7 @@ def test_a_network_learns_to_look_into_the_lungs(
             RECIPE, phases=(Phase(32, 40),), learning_rate=1e-2, patience=99,
             outside=0.5, lung_penalty=penalty,
         )  # fmt: skip
-        monkeypatch.setitem(recipes.PRESETS["quick"], "small", recipe)
+        monkeypatch.setitem(recipes.PRESETS["quick"], "small", (recipe,))
         options = Options(
             data=images, preset="quick", networks=("small",), init="scratch", masks=masks,
             runs=tmp_path / f"runs{penalty}",

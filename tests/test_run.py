@@ -18,6 +18,7 @@ from train.archive import ArchiveError
 from train.cam import explain
 from train.checkpoint import CheckpointError
 from train.export import GRAPH, ExportError, verify
+from train.fit import fit
 from train.networks import NETWORKS, build
 from train.options import Options
 from train.recipes import Phase
@@ -34,7 +35,7 @@ def trained(
 ) -> Path:
     """The folder of a finished and judged run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(recipes.PRESETS["quick"], "small", QUICK)
+    monkeypatch.setitem(recipes.PRESETS["quick"], "small", (QUICK,))
     return train_small(images)
 
 
@@ -47,7 +48,7 @@ def train_small(images: Path, **options: object) -> Path:
 
 def test_a_run_leaves_everything(trained: Path) -> None:
     assert (trained.parent / "latest").resolve() == trained.resolve()
-    assert not (trained / "small" / run.STATE).exists()
+    assert not list((trained / "small").glob("state*"))
     metrics = json.loads((trained / "report/metrics.json").read_text())
     test = metrics["networks"]["small"]["parts"]["test"]
     assert test["images"] == 20
@@ -87,11 +88,51 @@ def test_a_second_run_trains_nothing(
     assert train_small(images) == trained
 
 
+@pytest.mark.usefixtures("small_networks")
+def test_legs_follow_each_other_and_go_on_where_they_were(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    legs = (replace(QUICK, phases=(Phase(16, 2),)), replace(QUICK, learning_rate=1e-3))
+    monkeypatch.setitem(recipes.PRESETS["quick"], "small", legs)
+
+    def train(runs: str) -> Path:
+        chosen = {"data": images, "preset": "quick", "networks": ("small",), "init": "scratch"}
+        return run.train(Options(**chosen, runs=tmp_path / runs)) / "small"  # type: ignore[arg-type]
+
+    whole = train("whole")
+    history = json.loads((whole / run.HISTORY).read_text())
+    assert [epoch["number"] for epoch in history] == [1, 2, 3, 4, 5]
+    assert {epoch["epochs"] for epoch in history} == {5}
+    left = [epoch["left"] for epoch in history]
+    assert left[-1] == 0 < min(left[:-1])
+    last = checkpoint.read_weights(whole / run.LEG.format(2))
+    network, card = checkpoint.load(whole)
+    assert all(torch.equal(value, last[key]) for key, value in network.state_dict().items())
+    assert [recipe["learning_rate"] for recipe in card["training"]["recipes"]] == [3e-3, 1e-3]
+
+    calls = []
+
+    def stopped(*arguments: object, **options: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return fit(*arguments, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("train.run.fit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train("broken")
+    assert train("broken").name == "small"
+    resumed = tmp_path / "broken" / whole.parent.name / "small"
+    for name in ("weights.safetensors", run.LEG.format(1)):
+        assert checkpoint.sha256(resumed / name) == checkpoint.sha256(whole / name)
+
+
 def test_another_recipe_sets_the_old_run_aside(
     trained: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = checkpoint.sha256(trained / "small" / checkpoint.WEIGHTS)
-    monkeypatch.setitem(recipes.PRESETS["quick"], "small", replace(QUICK, weight_decay=0.2))
+    monkeypatch.setitem(recipes.PRESETS["quick"], "small", (replace(QUICK, weight_decay=0.2),))
     train_small(images)
     (aside,) = trained.glob("small.*")
     assert checkpoint.sha256(aside / checkpoint.WEIGHTS) == before

@@ -12,16 +12,17 @@ from train.checkpoint import Card
 from train.data import Dataset
 from train.judge import Judged
 from train.networks import CLASSES, Classifier
-from train.recipes import Recipe
+from train.recipes import Legs
 
 
 def first(
-    network: Classifier, name: str, dataset: Dataset, recipe: Recipe, training: Mapping[str, Any]
+    network: Classifier, name: str, dataset: Dataset, legs: Legs, training: Mapping[str, Any]
 ) -> Card:
     """The card of a network that is trained and not yet judged.
 
     `training` holds the seed, the preset and where the first weights came from.
     """
+    recipe = legs[-1]  # at whose size the network serves
     blank = torch.zeros(1, recipe.size, recipe.size, dtype=torch.uint8)
     rows, columns = explain(network, blank.to(network.head.weight.device))[1].shape[2:]
     return {
@@ -42,7 +43,7 @@ def first(
                 "counts": dataset.counts(),
             },
             **training,
-            "recipe": recipe.as_dict(),
+            "recipes": [leg.as_dict() for leg in legs],
         },
         "warnings": warnings(dataset.name, str(training["preset"])),
     }

@@ -24,18 +24,23 @@ class CheckpointError(RuntimeError):
 
 def save(folder: Path, network: Classifier, card: Card) -> Card:
     """Write weights and card into a folder; the card, now with the weights' sha256."""
-    weights = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
     path = folder / WEIGHTS
+    write_weights(path, network)
+    card = {**card, "weights_sha256": sha256(path)}
+    write_card(folder, card)
+    return card
+
+
+def write_weights(path: Path, network: Classifier) -> None:
+    """Write a network's weights to the side, then rename."""
+    weights = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         side = path.with_suffix(".part")
         save_file(weights, side)
         side.rename(path)
     except OSError as error:
         raise _unwritable(path, error) from error
-    card = {**card, "weights_sha256": sha256(path)}
-    write_card(folder, card)
-    return card
 
 
 def write_card(folder: Path, card: Card) -> None:

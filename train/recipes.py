@@ -63,25 +63,43 @@ class Recipe:
         return asdict(self)
 
 
-_QUICK = Recipe(phases=(Phase(64, 5), Phase(96, 3)))
-_FULL = Recipe(phases=(Phase(96, 20), Phase(160, 10), Phase(224, 10)), learning_rate=1.5e-3)
-_TINY = Recipe(phases=(Phase(32, 1), Phase(64, 1)), batch=16, samples=64)
+# A network is trained by one recipe or by several, one leg after another: each starts from the
+# last one's averaged weights with a warm-up and a decay of its own, and ends with usable weights.
+Legs = tuple[Recipe, ...]
 
-PRESETS: dict[str, dict[str, Recipe]] = {
+_QUICK = Recipe(phases=(Phase(64, 5), Phase(96, 3)))
+_TINY = Recipe(phases=(Phase(32, 1), Phase(64, 1)), batch=16, samples=64)
+_FIRST = Recipe(phases=(Phase(64, 8), Phase(96, 12)), learning_rate=1.5e-3)
+_SECOND = replace(_FIRST, phases=(Phase(128, 8),), learning_rate=7e-4)
+_THIRD = replace(_FIRST, phases=(Phase(160, 5), Phase(192, 5)), learning_rate=5e-4)
+
+PRESETS: dict[str, dict[str, Legs]] = {
     # Seconds: shows that every step works, and nothing else.
-    "tiny": {"resnet50": _TINY, "densenet161": _TINY},
+    "tiny": {"resnet50": (_TINY,), "densenet161": (_TINY,)},
     # Minutes on two CPU cores.
     "quick": {
-        "resnet50": _QUICK,
-        "densenet161": replace(_QUICK, phases=(Phase(64, 6), Phase(96, 3)), samples=2000),
+        "resnet50": (_QUICK,),
+        "densenet161": (replace(_QUICK, phases=(Phase(64, 6), Phase(96, 3)), samples=2000),),
     },
     # Hours on two CPU cores, minutes on a GPU.
-    "full": {"resnet50": _FULL, "densenet161": _FULL},
+    "full": {
+        "resnet50": (_FIRST, _SECOND, _THIRD),
+        "densenet161": (
+            replace(_FIRST, phases=(Phase(64, 8), Phase(96, 10))),
+            replace(_SECOND, phases=(Phase(128, 6),)),
+            replace(_THIRD, phases=(Phase(160, 3), Phase(192, 4))),
+        ),
+    },
 }
 
 
-def recipe(preset: str, network: str) -> Recipe:
-    """The recipe; an unknown preset raises ValueError with the known ones."""
+def legs(preset: str, network: str) -> Legs:
+    """The recipes to train by; an unknown preset raises ValueError with the known ones."""
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: known are {', '.join(PRESETS)}")
     return PRESETS[preset][network]
+
+
+def work(legs: Legs) -> float:
+    """What is to be computed, up to a factor: epochs times the number of pixels."""
+    return sum(float(phase.epochs * phase.size**2) for leg in legs for phase in leg.phases)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from train.fit import Epoch, fit
 from train.lungs import Lungs
 from train.networks import Classifier, build, initialise
 from train.options import Options, data_folder, device, preset
-from train.recipes import Recipe, recipe
+from train.recipes import Legs, legs, work
 
 log = logging.getLogger(__name__)
 
-STATE = "state.pt"
+STATE = "state-{}.pt"  # of a leg that is under way, counted from 1
+LEG = "leg-{}.safetensors"  # the weights of one that is done
 IDENTITY = "fit.json"  # what a state belongs to
 HISTORY = "history.json"
 RUN = "run.json"
@@ -65,21 +66,23 @@ def train(options: Options, rank: int = 0) -> Path:
     """
     memory.keep()
     chosen = preset(options.preset)
-    recipes = {name: recipe(chosen, name) for name in options.networks}
+    recipes = {name: legs(chosen, name) for name in options.networks}
+    sizes = {how[-1].size for how in recipes.values()}
     if _first_rank(rank):
         root = data_folder(options.data)  # may have to draw the phantoms
-        datasets = {how.size: load(options, root, how.size) for how in recipes.values()}
+        datasets = {size: load(options, root, size) for size in sizes}
         _let_others_go()
     else:
         root = data_folder(options.data)
-        datasets = {how.size: load(options, root, how.size) for how in recipes.values()}
+        datasets = {size: load(options, root, size) for size in sizes}
     dataset = next(iter(datasets.values()))
     folder = options.runs / f"{dataset.name}-{chosen}-seed{options.seed}"
     if rank == 0:
         _write_down(folder, dataset, options, root, chosen)
     for name, how in recipes.items():
-        masks = masks_of(options.masks, datasets[how.size])
-        training = Training(folder / name, name, datasets[how.size], how, chosen, options, masks)
+        dataset = datasets[how[-1].size]
+        masks = masks_of(options.masks, dataset)
+        training = Training(folder / name, name, dataset, how, chosen, options, masks)
         if _first_rank(rank):
             training.set_aside_another()
             _let_others_go()
@@ -130,7 +133,7 @@ class Training:
     folder: Path
     name: str
     dataset: Dataset
-    recipe: Recipe
+    legs: Legs
     preset: str
     options: Options
     masks: Lungs | None
@@ -139,7 +142,7 @@ class Training:
         """Keep what lies in the folder where it is of this very training; else move it aside."""
         identity: dict[str, Any] = {
             "data": self.dataset.sha256,
-            "recipe": self.recipe.as_dict(),
+            "recipes": [leg.as_dict() for leg in self.legs],
             "seed": self.options.seed,
             "init": self.options.init,
         }
@@ -162,29 +165,65 @@ class Training:
         network, came_from = self.start(rank)
         started = time.monotonic()
         history: list[Epoch] = []
-        for epoch in fit(
-            network,
-            self.name,
-            self.dataset,
-            self.recipe,
-            pretrained=came_from != "scratch",
-            seed=self.options.seed,
-            state=self.folder / STATE,
-            device=device(),
-            lungs=self.masks,
-        ):
-            history.append(epoch)
-            log.info("%s %s", self.name, epoch.line())
+        for number in range(len(self.legs)):
+            history += self.leg(network, number, came_from, len(history), rank)
         if rank == 0:
             self.finish(network, came_from, history)
             log.info("%s trained in %.1f min", self.name, (time.monotonic() - started) / 60)
 
+    def leg(
+        self, network: Classifier, number: int, came_from: str, before: int, rank: int
+    ) -> list[Epoch]:
+        """One leg, trained or read from its file; its epochs, counted on from those `before`."""
+        leg, later = self.legs[number], self.legs[number + 1 :]
+        done = self.folder / LEG.format(number + 1)
+        written = done.with_suffix(".json")
+        if done.is_file():
+            network.load_state_dict(checkpoint.read_weights(done))
+            return [Epoch(**epoch) for epoch in json.loads(written.read_text())]
+        if len(self.legs) > 1:
+            sizes = ", ".join(f"{phase.epochs} epochs at {phase.size} px" for phase in leg.phases)
+            log.info("%s: leg %d of %d, %s", self.name, number + 1, len(self.legs), sizes)
+        history: list[Epoch] = []
+        for epoch in fit(
+            network,
+            self.name,
+            self.dataset,
+            leg,
+            pretrained=number == 0 and came_from != "scratch",
+            seed=self.options.seed + 1000 * number,
+            state=self.state(number),
+            device=device(),
+            lungs=self.masks,
+        ):
+            pace = epoch.seconds / epoch.size**2  # of an epoch
+            history.append(
+                replace(
+                    epoch,
+                    number=before + epoch.number,
+                    epochs=before + epoch.epochs + sum(one.epochs for one in later),
+                    left=epoch.left + pace * work(later),
+                )
+            )
+            log.info("%s %s", self.name, history[-1].line())
+        if rank == 0:
+            records: list[dict[str, Any]] = [asdict(epoch) for epoch in history]
+            checkpoint.write_text(written, json.dumps(records, indent=1) + "\n")
+            checkpoint.write_weights(done, network)
+            self.state(number).unlink(missing_ok=True)
+        return history
+
+    def state(self, number: int) -> Path:
+        """Where a leg's state lies while it is under way."""
+        return self.folder / STATE.format(number + 1)
+
     def start(self, rank: int) -> tuple[Classifier, str]:
         """The network to fit and where its weights come from; a state will replace them."""
         note = self.folder / "init.txt"
-        dilated, dropout = self.recipe.dilated, self.recipe.dropout
+        dilated, dropout = self.legs[-1].dilated, self.legs[-1].dropout
         torch.manual_seed(self.options.seed)
-        if (self.folder / STATE).is_file() and note.is_file():
+        begun = [self.folder / LEG.format(1), self.state(0)]
+        if any(path.is_file() for path in begun) and note.is_file():
             network, came_from = (
                 build(self.name, dilated=dilated, dropout=dropout),
                 note.read_text(),
@@ -198,7 +237,7 @@ class Training:
         log.info(
             "%s: up to %d epochs, %s",
             self.name,
-            self.recipe.epochs,
+            sum(leg.epochs for leg in self.legs),
             "from scratch: there is nothing to preserve, so every stage learns from the start"
             if came_from == "scratch"
             else f"from {came_from} weights, unfreezing from the head down",
@@ -206,7 +245,7 @@ class Training:
         return network, came_from
 
     def finish(self, network: Classifier, came_from: str, history: list[Epoch]) -> None:
-        """Save weights, card and history; the state is not needed any more."""
+        """Save weights, card and history."""
         records: list[dict[str, Any]] = [asdict(epoch) for epoch in history]
         checkpoint.write_text(self.folder / HISTORY, json.dumps(records, indent=1) + "\n")
         training: dict[str, Any] = {
@@ -220,6 +259,5 @@ class Training:
         checkpoint.save(
             self.folder,
             network,
-            card.first(network, self.name, self.dataset, self.recipe, training),
+            card.first(network, self.name, self.dataset, self.legs, training),
         )
-        (self.folder / STATE).unlink(missing_ok=True)

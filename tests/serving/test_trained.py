@@ -24,7 +24,9 @@ def test_the_server_answers_as_the_network_did_offline(
 ) -> None:
     place = new_place(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(recipes.PRESETS["quick"], "small", replace(RECIPE, phases=(Phase(32, 3),)))
+    monkeypatch.setitem(
+        recipes.PRESETS["quick"], "small", (replace(RECIPE, phases=(Phase(32, 3),)),)
+    )
     folder = run.train(Options(data=images, preset="quick", networks=("small",), init="scratch"))
     evaluate.evaluate(folder)
     examples = torch.randint(0, 256, (4, 32, 32), dtype=torch.uint8)
