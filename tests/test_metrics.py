@@ -3,7 +3,16 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from train import calibrate
-from train.metrics import aucs, bootstrap, clopper_pearson, intervals, judge
+from train.metrics import (
+    aucs,
+    bootstrap,
+    calibration_error,
+    clopper_pearson,
+    intervals,
+    judge,
+    per_thousand,
+    specificity_at,
+)
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 SCORES = np.array([0.1, 0.2, 0.6, 0.3, 0.4, 0.7, 0.8, 0.9])
@@ -21,6 +30,41 @@ def test_figures_by_hand() -> None:
         -np.mean(np.log([0.9, 0.8, 0.4, 0.7, 0.4, 0.7, 0.8, 0.9]))
     )
     assert "auc" not in found.intervals  # eight patients
+
+
+def test_calibration_by_hand() -> None:
+    found = judge(LABELS, SCORES, PATIENTS, threshold=0.5)
+    assert found.brier == pytest.approx(np.mean((SCORES - LABELS) ** 2))
+    # Eight bins of one image each: how far each score is from what is there.
+    assert calibration_error(LABELS, SCORES) == pytest.approx(np.abs(SCORES - LABELS).mean())
+    # Two bins: below one half .25 said and .25 there, above it .75 and .75.
+    assert calibration_error(LABELS, SCORES, bins=2) == pytest.approx(0)
+
+
+def test_specificity_is_read_off_the_curve() -> None:
+    # To find all four, the threshold is .4, above which one of four healthy lies.
+    assert specificity_at(LABELS, SCORES, 0.985) == 0.75
+    assert specificity_at(LABELS, SCORES, 0.75) == 1
+
+
+def test_a_thousand_children() -> None:
+    of = per_thousand(sensitivity=0.9, specificity=0.8, prevalence=0.05)
+    assert of["missed"] == pytest.approx(5)
+    assert of["false_alarms"] == pytest.approx(190)
+    assert of["positive_predictive_value"] == pytest.approx(45 / 235)
+    assert of["negative_predictive_value"] == pytest.approx(760 / 765)
+    assert np.isnan(per_thousand(0.0, 1.0, 0.05)["positive_predictive_value"])
+
+
+def test_recall_by_series() -> None:
+    series = np.array(["IM"] * 4 + ["virus", "virus", "bacteria", "bacteria"])
+    found = judge(LABELS, SCORES, PATIENTS, 0.5, series).recall_by_series
+    assert {name: (of.recall, of.images) for name, of in found.items()} == {
+        "bacteria": (1.0, 2),
+        "virus": (0.5, 2),
+    }
+    assert found["bacteria"].interval == clopper_pearson(2, 2)
+    assert not judge(LABELS, SCORES, PATIENTS, 0.5, np.array(["x"] * 8)).recall_by_series
 
 
 def test_the_threshold_itself_is_positive() -> None:

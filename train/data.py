@@ -58,6 +58,11 @@ class Dataset:
         return np.array([image.subject.patient for image in self.images])
 
     @property
+    def series(self) -> npt.NDArray[np.str_]:
+        """The series that the patient of each image was counted in (N,)."""
+        return np.array([image.subject.series for image in self.images])
+
+    @property
     def sha256(self) -> str:
         """Hash of every file's path and content: what the card calls this data."""
         lines = "\n".join(f"{image.sha256} {image.path}" for image in self.images)

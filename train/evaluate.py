@@ -116,6 +116,7 @@ def evaluate(run: Path, open_test: bool = True) -> Path:
     drawn = [
         ("Confusion matrix", figures.confusion(judged, main, folder / "confusion.png")),
         ("ROC", figures.roc(judged, labels, main, folder / "roc.png")),
+        ("Reliability", figures.reliability(judged, labels, main, folder / "reliability.png")),
         ("Learning curves", figures.learning(_histories(trained), folder / "learning.png")),
         *[
             (f"{one.name}: what it looks at", _gallery(one, its_card, found, main, folder))

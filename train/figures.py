@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from handlers import heatmap
+from train import metrics
 from train.crosscheck import Check
 from train.fit import Epoch
 from train.judge import Judged
@@ -93,6 +94,33 @@ def roc(judged: Sequence[Judged], labels: npt.NDArray[np.int64], part: str, path
         axis.set(xlabel="1 − specificity", ylabel="sensitivity")
         axis.grid(alpha=0.3)
     figure.suptitle(f"ROC, {part}")
+    return _save(figure, path)
+
+
+def reliability(
+    judged: Sequence[Judged], labels: npt.NDArray[np.int64], part: str, path: Path
+) -> Path:
+    """How often PNEUMONIA is there when so much probability is said, before and after calibration.
+
+    A dot's area grows with the number of images it stands for.
+    """
+    figure, axes = plt.subplots(
+        1, len(judged), figsize=(4 * len(judged), 4.2), squeeze=False, layout="constrained"
+    )
+    for axis, one in zip(axes[0], judged, strict=True):
+        for scores, colour, when in (
+            (one.uncalibrated(part), "C7", "before"),
+            (one.scores(part), "C0", "after"),
+        ):
+            said, true, count = metrics.reliability(labels, scores).T
+            error = metrics.calibration_error(labels, scores)
+            axis.plot(said, true, color=colour, label=f"{when}: error {error:.3f}")
+            axis.scatter(said, true, 400 * count / len(labels), color=colour, alpha=0.6)
+        axis.plot([0, 1], [0, 1], ":", color="grey")
+        axis.set(title=one.name, xlabel="probability said", ylabel="share of PNEUMONIA")
+        axis.legend(fontsize=8, loc="upper left")
+        axis.grid(alpha=0.3)
+    figure.suptitle(f"Reliability, {part}")
     return _save(figure, path)
 
 

@@ -1,7 +1,7 @@
 """A finished network on every part of the data: calibrated, given operating points, judged."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,11 @@ class Judged:
     def threshold(self) -> float:
         """The threshold of the default operating point."""
         return self.operating_points[calibrate.DEFAULT].threshold
+
+    def uncalibrated(self, part: str) -> npt.NDArray[np.float64]:
+        """Probabilities of PNEUMONIA (N,) before temperature and offset."""
+        back = replace(self.calibration, offset=-self.calibration.offset)
+        return probabilities(back.shift(self.logits[part]), 1.0)[:, 1]
 
     def scores(self, part: str) -> npt.NDArray[np.float64]:
         """Calibrated probabilities of PNEUMONIA (N,), rounded as the server prints them."""
@@ -87,7 +92,13 @@ def judge_network(name: str, dataset: Dataset, logits: Mapping[str, Logits]) -> 
     points = calibrate.operating_points(labels[split.CALIBRATE], scores[split.CALIBRATE])
     threshold = points[calibrate.DEFAULT].threshold
     parts = {
-        part: judge(labels[part], values, dataset.patients[dataset.rows(part)], threshold)
+        part: judge(
+            labels[part],
+            values,
+            dataset.patients[dataset.rows(part)],
+            threshold,
+            dataset.series[dataset.rows(part)],
+        )
         for part, values in scores.items()
     }
     return Judged(name, calibration, points, logits, parts)

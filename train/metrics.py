@@ -1,16 +1,18 @@
 """Labels and scores → numbers, with intervals that know that patients have several images."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta
 from sklearn.metrics import (
+    brier_score_loss,
     confusion_matrix,
     log_loss,
     precision_recall_fscore_support,
     roc_auc_score,
+    roc_curve,
 )
 
 from train.networks import CLASSES
@@ -21,6 +23,9 @@ Interval = tuple[float, float]
 
 DRAWS = 2000
 CONFIDENCE = 0.95
+TAILS = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
+FEW = 30  # patients: with fewer a bootstrap knows too little
+SENSITIVITY_READ_OFF = 0.985
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,15 @@ class OfClass:
 
 
 @dataclass(frozen=True)
+class OfSeries:
+    """How many images of PNEUMONIA of one series, bacteria or virus say, are found."""
+
+    recall: float
+    interval: Interval
+    images: int
+
+
+@dataclass(frozen=True)
 class Judgement:
     """One network on one part of the data. Intervals are of 95%."""
 
@@ -43,9 +57,13 @@ class Judgement:
     auc: float
     accuracy: float
     log_loss: float
+    brier: float
+    calibration_error: float
     confusion: list[list[int]]  # rows: actual, columns: predicted
     by_class: dict[str, OfClass]
+    specificity_read_off: float  # at a sensitivity of .985 on these very images: not a choice
     intervals: dict[str, Interval]
+    recall_by_series: dict[str, "OfSeries"] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -53,9 +71,15 @@ class Judgement:
 
 
 def judge(
-    labels: Labels, scores: Scores, patients: npt.NDArray[np.str_], threshold: float
+    labels: Labels,
+    scores: Scores,
+    patients: npt.NDArray[np.str_],
+    threshold: float,
+    series: npt.NDArray[np.str_] | None = None,
 ) -> Judgement:
     """Figures of the probabilities of PNEUMONIA `scores` (N,) at a threshold, with intervals.
+
+    `series` (N,) parts the images of PNEUMONIA further, for their recall.
 
     Intervals come from a patient-cluster bootstrap of 2,000 draws, stratified by class; with fewer
     than 30 patients proportions get the exact binomial interval (Clopper and Pearson 1934), and
@@ -72,13 +96,78 @@ def judge(
         auc=float(roc_auc_score(labels, scores)),
         accuracy=float((labels == predicted).mean()),
         log_loss=float(log_loss(labels, scores, labels=[0, 1])),
+        brier=float(brier_score_loss(labels, scores, pos_label=1)),
+        calibration_error=calibration_error(labels, scores),
         confusion=confusion_matrix(labels, predicted, labels=[0, 1]).tolist(),
         by_class={
             name: OfClass(float(precision[k]), float(recall[k]), float(f1[k]), int(counts[k]))
             for k, name in enumerate(CLASSES)
         },
+        specificity_read_off=specificity_at(labels, scores, SENSITIVITY_READ_OFF),
         intervals=intervals(labels, scores, patients, threshold),
+        recall_by_series={} if series is None else _recalls(labels, predicted, patients, series),
     )
+
+
+def specificity_at(labels: Labels, scores: Scores, sensitivity: float) -> float:
+    """The largest specificity at which these images' sensitivity is at least so much."""
+    false_alarms, found, _ = roc_curve(labels, scores, drop_intermediate=False)
+    return float(1 - false_alarms[found >= sensitivity].min())
+
+
+def reliability(labels: Labels, scores: Scores, bins: int = 10) -> npt.NDArray[np.float64]:
+    """For each bin of equal width that holds images: mean score, share of PNEUMONIA, images."""
+    place = np.minimum((scores * bins).astype(int), bins - 1)
+    rows = [
+        (scores[place == k].mean(), labels[place == k].mean(), (place == k).sum())
+        for k in np.unique(place)
+    ]
+    return np.array(rows, dtype=np.float64)
+
+
+def calibration_error(labels: Labels, scores: Scores, bins: int = 10) -> float:
+    """Expected calibration error in bins of equal width (Guo et al. 2017, eq. 3)."""
+    said, true, count = reliability(labels, scores, bins).T
+    return float((np.abs(said - true) * count).sum() / count.sum())
+
+
+def per_thousand(sensitivity: float, specificity: float, prevalence: float) -> dict[str, float]:
+    """Of 1,000 children: the missed, the false alarms, and the predictive values.
+
+    A predictive value of which there is no case is nan.
+    """
+    sick, healthy = 1000 * prevalence, 1000 * (1 - prevalence)
+    found, cleared = sick * sensitivity, healthy * specificity
+    missed, alarms = sick - found, healthy - cleared
+    return {
+        "missed": missed,
+        "false_alarms": alarms,
+        "positive_predictive_value": found / (found + alarms) if found + alarms else float("nan"),
+        "negative_predictive_value": (
+            cleared / (cleared + missed) if cleared + missed else float("nan")
+        ),
+    }
+
+
+def _recalls(
+    labels: Labels,
+    predicted: Labels,
+    patients: npt.NDArray[np.str_],
+    series: npt.NDArray[np.str_],
+) -> dict[str, OfSeries]:
+    """Recall by series of PNEUMONIA, where there is more than one, with intervals by patient."""
+    names = np.unique(series[labels == 1])
+    found = {}
+    for name in names if len(names) > 1 else []:
+        chosen = (labels == 1) & (series == name)
+        right = predicted[chosen] == 1
+        interval = clopper_pearson(int(right.sum()), len(right))
+        if len(set(patients[chosen])) >= FEW and 0 < right.mean() < 1:
+            times = bootstrap(labels[chosen], patients[chosen], DRAWS)
+            low, high = np.percentile(_share(times, right), TAILS)
+            interval = float(low), float(high)
+        found[str(name)] = OfSeries(float(right.mean()), interval, int(chosen.sum()))
+    return found
 
 
 def intervals(
@@ -95,7 +184,7 @@ def intervals(
         "sensitivity": clopper_pearson(int(right[labels == 1].sum()), int((labels == 1).sum())),
         "specificity": clopper_pearson(int(right[labels == 0].sum()), int((labels == 0).sum())),
     }
-    if len(set(patients)) < 30:
+    if len(set(patients)) < FEW:
         return exact
     times = bootstrap(labels, patients, draws)
     drawn = {
@@ -104,10 +193,9 @@ def intervals(
         "specificity": _share(times[:, labels == 0], right[labels == 0]),
         "auc": aucs(labels, scores, times),
     }
-    tails = [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2]
     found: dict[str, Interval] = {}
     for name, values in drawn.items():
-        low, high = np.percentile(values, tails)
+        low, high = np.percentile(values, TAILS)
         # A bootstrap of a proportion that is 0 or 1 has no width.
         found[name] = exact[name] if low == high and name in exact else (float(low), float(high))
     return found

@@ -10,7 +10,9 @@ from train import checkpoint, split
 from train.crosscheck import Check
 from train.judge import Judged
 from train.lungs import Finding
-from train.metrics import Interval, Judgement, Labels
+from train.metrics import SENSITIVITY_READ_OFF, Interval, Judgement, Labels, per_thousand
+
+PREVALENCES = (0.05, 0.20, 0.625)  # the last is that of Kaggle's test images
 
 
 def write(
@@ -55,6 +57,7 @@ def write(
         f"```\n{split_table}\n```\n",
         *[_part(part, judged) for part in _order(judged)],
         _operating_points(judged, labels),
+        _thousand(judged, labels),
         *([_evidence(evidence)] if evidence else []),
         "## Cross-check of the maps\n",
         "Hook against Captum's LayerGradCam, both classes.\n",
@@ -106,8 +109,35 @@ def _part(part: str, judged: Sequence[Judged]) -> str:
             for name, of in one.parts[part].by_class.items()
         ],
         "",
+        *_probabilities(part, judged),
     ]
     return "\n".join(lines)
+
+
+def _probabilities(part: str, judged: Sequence[Judged]) -> list[str]:
+    """Calibration, and recall by series."""
+    series = list(judged[0].parts[part].recall_by_series)
+    recalls = "".join(f" recall of {name} |" for name in series)
+    read_off = f"specificity at sensitivity {SENSITIVITY_READ_OFF}, read off: not a choice"
+    return [
+        f"| network | log-loss | Brier score | calibration error | {read_off} |{recalls}",
+        "| --- | --- | --- | --- | --- |" + " --- |" * len(series),
+        *[_calibrated(one.name, one.parts[part], series) for one in judged],
+        "",
+    ]
+
+
+def _calibrated(name: str, found: Judgement, series: Sequence[str]) -> str:
+    recalls = [found.recall_by_series[one] for one in series]
+    cells = [
+        name,
+        f"{found.log_loss:.3f}",
+        f"{found.brier:.3f}",
+        f"{found.calibration_error:.3f}",
+        f"{found.specificity_read_off:.3f}",
+        *[f"{_with(of.recall, of.interval)} of {of.images}" for of in recalls],
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def _figures(name: str, found: Judgement) -> str:
@@ -137,14 +167,42 @@ def _operating_points(judged: Sequence[Judged], labels: Labels) -> str:
     ]
     for one in judged:
         for name, point in one.operating_points.items():
-            positive = one.scores(part) >= point.threshold
-            found, cleared = positive[labels == 1].mean(), 1 - positive[labels == 0].mean()
+            found, cleared = _does(one, part, point.threshold, labels)
             lines.append(
                 f"| {one.name} | {one.calibration.temperature:.3f} "
                 f"| {one.calibration.offset:.3f} | {name} | {point.threshold:.4f} "
                 f"| {point.sensitivity:.3f} | {point.specificity:.3f} "
                 f"| {found:.3f} | {cleared:.3f} |"
             )
+    return "\n".join(lines) + "\n"
+
+
+def _does(one: Judged, part: str, threshold: float, labels: Labels) -> tuple[float, float]:
+    """Sensitivity and specificity of a threshold on a part."""
+    positive = one.scores(part) >= threshold
+    return float(positive[labels == 1].mean()), float(1 - positive[labels == 0].mean())
+
+
+def _thousand(judged: Sequence[Judged], labels: Labels) -> str:
+    """What each operating point means for 1,000 children, by how many of them are sick."""
+    part = _order(judged)[0]
+    lines = [
+        "## Of 1,000 children\n",
+        f"By the sensitivity and specificity on {part}: missed of the sick, false alarms among the "
+        "healthy, and how far an answer of either kind can be believed (predictive values).\n",
+        "| network | point | sick | missed | false alarms | PNEUMONIA is right | NORMAL is right |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in judged:
+        for name, point in one.operating_points.items():
+            found, cleared = _does(one, part, point.threshold, labels)
+            for prevalence in PREVALENCES:
+                of = per_thousand(found, cleared, prevalence)
+                lines.append(
+                    f"| {one.name} | {name} | {prevalence:.1%} | {of['missed']:.0f} "
+                    f"| {of['false_alarms']:.0f} | {of['positive_predictive_value']:.1%} "
+                    f"| {of['negative_predictive_value']:.1%} |"
+                )
     return "\n".join(lines) + "\n"
 
 
