@@ -6,8 +6,8 @@
 SHELL := bash
 .NOTPARALLEL:  # train, archive and serve follow each other, -j or not
 .DEFAULT_GOAL := help
-.PHONY: help setup data train evaluate crosscheck archive serve stop predict versions promote \
-        rollback test lint bench lock
+.PHONY: help setup data train evaluate crosscheck archive publish serve stop predict versions \
+        promote rollback test lint bench lock
 
 PYTHON ?= python3
 VENV   := .venv
@@ -59,8 +59,11 @@ evaluate: setup  ## judge the last run again
 crosscheck: setup  ## hook maps against Captum's, on the last run
 	@$(RUN) -m train crosscheck --judge $(JUDGE)
 
-archive: setup  ## pack the last run's networks into model_store/<network>-<VERSION>.mar
+archive: setup  ## pack the last run's networks, or those of weights/, into model_store/
 	@$(RUN) -m train archive --version $(VERSION) $(call option,networks,$(NETWORKS))
+
+publish: setup  ## round the last run's networks to half precision, judge them so, copy to weights/
+	@$(RUN) -m train publish $(call option,networks,$(NETWORKS))
 
 serve: setup  ## start TorchServe on loopback and wait until every network answers
 	@$(RUN) -m client serve $(if $(NETWORKS),--networks $(NETWORKS)) \

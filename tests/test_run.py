@@ -1,6 +1,7 @@
 """From a folder of images to an archive, on the small network."""
 
 import json
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -9,18 +10,20 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from handlers import pixels
 from tests.small import RECIPE
-from train import archive, checkpoint, evaluate, recipes, run, show
+from train import archive, checkpoint, evaluate, publish, recipes, run, show
 from train.__main__ import main
 from train.archive import ArchiveError
 from train.cam import explain
 from train.checkpoint import CheckpointError
 from train.export import GRAPH, ExportError, verify
 from train.fit import fit
-from train.networks import NETWORKS, build
+from train.networks import NETWORKS, build, predict
 from train.options import Options
+from train.publish import PublishError
 from train.recipes import Phase
 
 QUICK = replace(RECIPE, phases=(Phase(32, 3),), dilated=True)
@@ -156,7 +159,7 @@ def test_a_failed_crosscheck_is_loud(trained: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_archive_holds_all_it_needs(trained: Path, tmp_path: Path) -> None:
     examples = torch.randint(0, 256, (4, 32, 32), dtype=torch.uint8)
-    path = archive.archive(trained / "small", "1.0", tmp_path / "store", examples)
+    path = archive.archive(trained / "small", "1.0", tmp_path / "store")
     assert path.name == "small-1.0.mar"
     with zipfile.ZipFile(path) as packed:
         names = set(packed.namelist())
@@ -176,7 +179,7 @@ def test_the_archive_holds_all_it_needs(trained: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(maps, expected_maps, atol=1e-4)
         np.testing.assert_allclose(maps.mean((2, 3)) + card["bias"], logits, atol=1e-4)
     with pytest.raises(ArchiveError, match="numbers and dots"):
-        archive.archive(trained / "small", "new", tmp_path / "store", examples)
+        archive.archive(trained / "small", "new", tmp_path / "store")
     with torch.no_grad():
         network.head.bias += 0.01
     with pytest.raises(ExportError, match="differ"):
@@ -242,3 +245,71 @@ def test_the_real_networks_export(name: str, tmp_path: Path) -> None:
     export(network, 64, tmp_path / GRAPH)
     examples = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     assert verify(network, tmp_path / GRAPH, examples) < 1e-3
+
+
+def test_published_weights_are_archived_where_nothing_was_trained(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(["publish"]) == 0
+    path = tmp_path / "weights/small.safetensors"
+    published, card = checkpoint.load(path)
+    (leg,) = trained.glob("small/leg-*.safetensors")
+    full = checkpoint.read_weights(leg)
+    del full["head.bias"]  # holds the offset now
+    for key, value in full.items():
+        expected = value.half().float() if value.ndim > 1 else value
+        assert torch.equal(published.state_dict()[key], expected), key
+    assert 0 < card["half_precision"]["max_probability_difference"] < 2e-3
+    assert path.stat().st_size < 0.8 * leg.stat().st_size
+
+    # The card's figures are those of these weights.
+    (one,) = evaluate.networks_of(trained)
+    rows = one.dataset.rows("test")
+    logits = predict(published, torch.from_numpy(one.dataset.pixels[rows]), 32)
+    scores = torch.softmax(logits / card["temperature"], 1)[:, 1]
+    auc = roc_auc_score(one.dataset.labels[rows], scores)
+    assert card["figures"]["test"]["auc"] == pytest.approx(auc, abs=1e-9)
+
+    before = path.read_bytes()
+    assert main(["publish"]) == 0  # again: the same
+    assert path.read_bytes() == before
+    assert checkpoint.load(path)[1]["half_precision"] == card["half_precision"]
+
+    assert main(["archive"]) == 0  # the run comes first
+    assert "from runs" in caplog.text.splitlines()[-2]
+    shutil.rmtree(tmp_path / "runs")
+    assert main(["archive", "--version", "2.0"]) == 0
+    assert "from weights/small.safetensors" in caplog.text.splitlines()[-2]
+    assert (tmp_path / "model_store/small-2.0.mar").is_file()
+    with path.open("ab") as file:
+        file.write(b"x")
+    assert main(["archive"]) == 1
+    assert "sha256" in caplog.text.splitlines()[-1]
+    assert main(["archive", "--run", "runs/other"]) == 1
+    assert "train one with make train" in caplog.text.splitlines()[-1]
+
+
+def test_weights_that_half_precision_changes_are_not_published(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (trained / "small/weights.safetensors").read_bytes()
+    monkeypatch.setattr(publish, "TOLERANCE", 0.0)
+    with pytest.raises(PublishError, match="half precision changes a probability"):
+        publish.publish(trained)
+    monkeypatch.setattr(publish, "LARGEST", 100)
+    with pytest.raises(PublishError, match="MB"):
+        publish.publish(trained)
+    assert not (tmp_path / "weights").exists()
+    assert (trained / "small/weights.safetensors").read_bytes() == before
+
+
+def test_what_was_never_judged_is_not_archived(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_networks: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(recipes.PRESETS["quick"], "small", (QUICK,))
+    folder = run.train(Options(data=images, preset="quick", networks=("small",), init="scratch"))
+    with pytest.raises(ArchiveError, match="never judged"):
+        archive.archive(folder / "small", "1.0", tmp_path / "store")
+    with pytest.raises(PublishError, match="never judged"):
+        publish.publish(folder)

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from train import phantoms
 from train.networks import NETWORKS
 from train.options import Options, data_folder
@@ -25,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)  # ours alone: the exporter would tell its every step
     try:
-        parsed.run(parsed)
+        parsed.act(parsed)
     except KeyboardInterrupt:
         log.error("stopped; the same command goes on from here")
         return 130
@@ -50,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         )
         verb.options(one)
         one.add_argument("--traceback", action="store_true", help="show where an error arose")
-        one.set_defaults(run=verb.run)
+        one.set_defaults(act=verb.act)
     return top
 
 
@@ -61,7 +59,7 @@ class Verb:
     name: str
     help: str
     options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
+    act: Callable[[argparse.Namespace], None]
 
 
 def _network_names(text: str) -> tuple[str, ...]:
@@ -100,7 +98,7 @@ def _judge_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", type=Path, default=LATEST, help="the run's folder", dest="folder")
+    parser.add_argument("--run", type=Path, default=LATEST, help="the run's folder")
     _judge_option(parser)
 
 
@@ -130,32 +128,47 @@ def _train(parsed: argparse.Namespace) -> None:
 def _evaluate(parsed: argparse.Namespace) -> None:
     from train import evaluate
 
-    log.info("report: %s", evaluate.evaluate(parsed.folder, parsed.judge == "test"))
+    log.info("report: %s", evaluate.evaluate(parsed.run, parsed.judge == "test"))
 
 
 def _crosscheck(parsed: argparse.Namespace) -> None:
     from train import evaluate
 
-    evaluate.crosscheck_run(parsed.folder, parsed.judge == "test")
+    evaluate.crosscheck_run(parsed.run, parsed.judge == "test")
 
 
 def _archive_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", type=Path, default=LATEST, help="the run's folder", dest="folder")
-    parser.add_argument("--networks", type=_network_names, help="which; default: all of the run")
+    parser.add_argument(
+        "--run", type=Path, help="the run's folder; default: the last one, else weights/"
+    )
+    parser.add_argument("--networks", type=_network_names, help="which; default: all there are")
     parser.add_argument("--version", default="1.0", help="of the archives, numbers and dots")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="where they go")
 
 
 def _archive(parsed: argparse.Namespace) -> None:
-    from train import archive, evaluate, split
+    from train import archive, publish
 
-    for one in evaluate.networks_of(parsed.folder):
-        if parsed.networks and one.name not in parsed.networks:
-            continue
-        examples = one.dataset.pixels[one.dataset.rows(split.CALIBRATE)[:16]]
-        path = archive.archive(one.folder, parsed.version, parsed.store, torch.from_numpy(examples))
-        log.info("%s, %.0f MB, from %s", path, path.stat().st_size / 1e6, one.folder)
+    found = archive.sources(parsed.run, LATEST, publish.FOLDER)
+    names = parsed.networks or tuple(found)
+    for name in names:
+        if name not in found:
+            raise archive.ArchiveError(f"there is no trained {name}: make train NETWORKS={name}")
+        path = archive.archive(found[name], parsed.version, parsed.store)
+        log.info("%s, %.0f MB, from %s", path, path.stat().st_size / 1e6, found[name])
     log.info("next: make serve")
+
+
+def _publish_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, default=LATEST, help="the run's folder")
+    parser.add_argument("--networks", type=_network_names, help="which; default: all of the run")
+
+
+def _publish(parsed: argparse.Namespace) -> None:
+    from train import publish
+
+    publish.publish(parsed.run, parsed.networks)
+    log.info("next: make archive serve")
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
@@ -219,6 +232,7 @@ VERBS = (
     Verb("evaluate", "judge a run again: figures, report, cards", _run_option, _evaluate),
     Verb("crosscheck", "hook CAM against Captum's LayerGradCam", _run_option, _crosscheck),
     Verb("archive", "pack a run's networks for TorchServe", _archive_options, _archive),
+    Verb("publish", "a run's networks into weights/, half precision", _publish_options, _publish),
     Verb("show", "answers and overlays for a folder, without a server", _show_options, _show),
     Verb("data", "fetch Kaggle's chest X-rays", _data_options, _data),
     Verb("split", "verify a data set and print its split", _split_options, _split),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from train.networks import Classifier, build
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
+HALF = "half_precision"  # on the card: the weights were rounded
 
 Card = dict[str, Any]
 
@@ -23,21 +25,31 @@ class CheckpointError(RuntimeError):
 
 
 def save(folder: Path, network: Classifier, card: Card) -> Card:
-    """Write weights and card into a folder; the card, now with the weights' sha256."""
+    """Write weights and card into a folder; the card, now with the weights' sha256.
+
+    In half precision where the card says that they are rounded to it.
+    """
     path = folder / WEIGHTS
-    write_weights(path, network)
+    write_weights(path, in_half(network) if HALF in card else network.state_dict())
     card = {**card, "weights_sha256": sha256(path)}
     write_card(folder, card)
     return card
 
 
-def write_weights(path: Path, network: Classifier) -> None:
+def in_half(network: Classifier) -> dict[str, Tensor]:
+    """A network's weights in half precision; vectors, which are few, stay in full."""
+    return {
+        key: value.half() if value.is_floating_point() and value.ndim > 1 else value
+        for key, value in network.state_dict().items()
+    }
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write a network's weights to the side, then rename."""
-    weights = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         side = path.with_suffix(".part")
-        save_file(weights, side)
+        save_file({key: value.contiguous().cpu() for key, value in weights.items()}, side)
         side.rename(path)
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -48,24 +60,28 @@ def write_card(folder: Path, card: Card) -> None:
     write_text(folder / CARD, json.dumps(card, indent=2) + "\n")
 
 
-def load(folder: Path) -> tuple[Classifier, Card]:
-    """The network in evaluation mode and its card.
+def load(path: Path) -> tuple[Classifier, Card]:
+    """The network in evaluation mode and its card, of a folder or of a published file.
 
     Raises:
         CheckpointError: something is missing, or the weights are not those of the card.
     """
-    for name in (WEIGHTS, CARD):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} holds no {name}: build it with make train")
-    card: Card = json.loads((folder / CARD).read_text())
-    found = sha256(folder / WEIGHTS)
+    published = path.suffix == ".safetensors"
+    weights, beside = (
+        (path, path.with_suffix(".json")) if published else (path / WEIGHTS, path / CARD)
+    )
+    for file in (weights, beside):
+        if not file.is_file():
+            raise CheckpointError(f"there is no {file}: build it with make train")
+    card: Card = json.loads(beside.read_text())
+    found = sha256(weights)
     if found != card["weights_sha256"]:
         raise CheckpointError(
-            f"{folder / WEIGHTS} has sha256 {found}, its card says {card['weights_sha256']}: "
+            f"{weights} has sha256 {found}, its card says {card['weights_sha256']}: "
             "take both from one run"
         )
     network = build(card["network"], dilated=card["map"]["dilated"])
-    network.load_state_dict(read_weights(folder / WEIGHTS))
+    network.load_state_dict(read_weights(weights))
     return network.eval(), card
 
 

@@ -36,8 +36,8 @@ class Recipe:
     unfreeze_until: float = 0.5
     pretrained_learning_rate: float = 3e-4
     # With lung masks only (train/lungs.py).
-    outside: float = 0.0  # share of images whose outside of the lungs is changed, where all can be
-    lung_penalty: float = 0.0  # a logit of the decision map from outside the lungs costs this
+    outside: float = 0.7  # share of images whose outside of the lungs is changed, where all can be
+    lung_penalty: float = 0.5  # a logit of the decision map from outside the lungs costs this
     strength: Strength = field(default_factory=Strength)
 
     @property
@@ -69,9 +69,13 @@ Legs = tuple[Recipe, ...]
 
 _QUICK = Recipe(phases=(Phase(64, 5), Phase(96, 3)))
 _TINY = Recipe(phases=(Phase(32, 1), Phase(64, 1)), batch=16, samples=64)
-_FIRST = Recipe(phases=(Phase(64, 8), Phase(96, 12)), learning_rate=1.5e-3)
-_SECOND = replace(_FIRST, phases=(Phase(128, 8),), learning_rate=7e-4)
-_THIRD = replace(_FIRST, phases=(Phase(160, 5), Phase(192, 5)), learning_rate=5e-4)
+# Images are squashed to the square: a child's is a third wider than high here, an adult's often
+# higher than wide. The stretch makes up for that.
+_FIRST = Recipe(
+    phases=(Phase(64, 8), Phase(96, 10)), learning_rate=1.5e-3, strength=Strength(stretch=0.3)
+)
+_SECOND = replace(_FIRST, phases=(Phase(128, 6),), learning_rate=7e-4)
+_THIRD = replace(_FIRST, phases=(Phase(160, 3), Phase(192, 4)), learning_rate=5e-4)
 
 PRESETS: dict[str, dict[str, Legs]] = {
     # Seconds: shows that every step works, and nothing else.
@@ -84,11 +88,7 @@ PRESETS: dict[str, dict[str, Legs]] = {
     # Hours on two CPU cores, minutes on a GPU.
     "full": {
         "resnet50": (_FIRST, _SECOND, _THIRD),
-        "densenet161": (
-            replace(_FIRST, phases=(Phase(64, 8), Phase(96, 10))),
-            replace(_SECOND, phases=(Phase(128, 6),)),
-            replace(_THIRD, phases=(Phase(160, 3), Phase(192, 4))),
-        ),
+        "densenet161": (_FIRST, _SECOND, _THIRD),
     },
 }
 

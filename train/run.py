@@ -209,7 +209,7 @@ class Training:
         if rank == 0:
             records: list[dict[str, Any]] = [asdict(epoch) for epoch in history]
             checkpoint.write_text(written, json.dumps(records, indent=1) + "\n")
-            checkpoint.write_weights(done, network)
+            checkpoint.write_weights(done, network.state_dict())
             self.state(number).unlink(missing_ok=True)
         return history
 

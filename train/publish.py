@@ -1,0 +1,97 @@
+"""A run's networks → weights in half precision that come with the project, checked and judged."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from train import checkpoint, evaluate, judge, split
+from train.evaluate import Trained
+from train.networks import Classifier, build
+
+log = logging.getLogger(__name__)
+
+FOLDER = Path("weights")
+TOLERANCE = 2e-3  # of probability, half precision against full
+LARGEST = 60e6  # bytes a network
+PARTS = (split.RANDOM, split.SELECT, split.CALIBRATE)
+
+
+class PublishError(RuntimeError):
+    """A network is not fit to be published; the message says why."""
+
+
+def publish(run: Path, names: Sequence[str] | None = None, folder: Path = FOLDER) -> list[Path]:
+    """Copy a run's networks to `folder`/<network>.safetensors, each with its card; their paths.
+
+    Their weights are rounded to half precision in the run itself, and the run is judged again,
+    test images included: the figures on a card are those of the very weights beside it.
+
+    Raises:
+        PublishError: half precision changes a probability on validation by more than 2e-3, or a
+            file would be larger than 60 MB; nothing is written then.
+    """
+    chosen = [one for one in evaluate.networks_of(run) if not names or one.name in names]
+    for one, rounded, difference in [(one, *_checked(one)) for one in chosen]:
+        if checkpoint.HALF not in one.card:
+            facts = {
+                "max_probability_difference": difference,
+                "from_sha256": one.card["weights_sha256"],
+            }
+            checkpoint.save(one.folder, rounded, {**one.card, checkpoint.HALF: facts})
+    evaluate.evaluate(run)
+    return [_copy(one, folder) for one in chosen]
+
+
+def _checked(one: Trained) -> tuple[Classifier, float]:
+    """The network as half precision leaves it, and by how much that changes a probability."""
+    if "temperature" not in one.card:
+        raise PublishError(f"{one.folder} was never judged: run make evaluate first")
+    rounded = build(one.name, dilated=one.card["map"]["dilated"]).eval()
+    halves = checkpoint.in_half(one.network)
+    rounded.load_state_dict(halves)
+    size = sum(value.nbytes for value in halves.values())
+    if size > LARGEST:
+        raise PublishError(f"{one.name}: {size / 1e6:.0f} MB are more than {LARGEST / 1e6:.0f}")
+    difference = _difference(one, rounded)
+    if not difference <= TOLERANCE:  # nor nan
+        raise PublishError(
+            f"{one.name}: half precision changes a probability by {difference:.1e} "
+            f"(at most {TOLERANCE:.0e})"
+        )
+    log.info("%s: half precision changes a probability by at most %.1e", one.name, difference)
+    return rounded, difference
+
+
+def _difference(one: Trained, rounded: Classifier) -> float:
+    """The largest difference in the probability of PNEUMONIA on all of validation."""
+    cpu = torch.device("cpu")
+    parts = [part for part in PARTS if len(one.dataset.rows(part))]
+    full, half = (judge.run_network(n, one.dataset, parts, cpu) for n in (one.network, rounded))
+    return max(
+        float(
+            np.abs(
+                judge.probabilities(full[part], one.card["temperature"])
+                - judge.probabilities(half[part], one.card["temperature"])
+            ).max()
+        )
+        for part in parts
+    )
+
+
+def _copy(one: Trained, folder: Path) -> Path:
+    """Weights and card of a run, as they lie there, under the network's name."""
+    path = folder / f"{one.name}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    for source, target in [
+        (one.folder / checkpoint.WEIGHTS, path),
+        (one.folder / checkpoint.CARD, path.with_suffix(".json")),
+    ]:
+        beside = target.with_name(target.name + ".part")
+        shutil.copy(source, beside)
+        beside.rename(target)
+    log.info("%s: %.0f MB", path, path.stat().st_size / 1e6)
+    return path
