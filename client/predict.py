@@ -11,7 +11,7 @@ from typing import Any
 
 from client import api
 
-PICTURES = {".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+PICTURES = {".dcm", ".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
 # While one image is in the network, the next ones travel.
 IN_FLIGHT = 4

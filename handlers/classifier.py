@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -12,14 +13,17 @@ from typing import Any
 import numpy as np
 from ts.context import Context
 
-from handlers import heatmap, pixels, response
+from handlers import dicom, heatmap, pixels, response
 from handlers.engine import Engine, Logits, Maps, Pixels
-from handlers.pixels import ImageError
-from handlers.response import PNG, Question, Reply, RequestError
+from handlers.errors import RefusalError, RequestError
+from handlers.pixels import Decoded
+from handlers.response import PNG, Question, Reply
 
 log = logging.getLogger(__name__)
 
 CARD = "card.json"
+UNSUITABLE = "PNEUMOCAM_UNSUITABLE"  # refuse or warn: DICOM that is no frontal chest radiograph
+MODALITIES = "PNEUMOCAM_MODALITIES"  # answered without either, in place of CR DX
 MAX_ID = 128  # characters of a client's request id that come back
 
 REBUILD = "build the archive again with make archive"
@@ -39,6 +43,7 @@ class Classifier:
             raise RuntimeError(f"the archive holds no {CARD}: {REBUILD}")
         self._card: dict[str, Any] = json.loads((folder / CARD).read_text())
         self._size: int = self._card["input"]["size"]
+        self._policy = _policy(self._card)
         self._engine = Engine(_checked_graph(folder, self._card["graph"]))
         _, maps = self._engine(np.zeros((1, self._size, self._size), dtype=np.uint8))
         cells = self._card["map"]["rows"], self._card["map"]["columns"]
@@ -51,7 +56,7 @@ class Classifier:
         headers = [_headers(context, index) for index in range(len(data))]
         ids = [_request_id(context, index, headers[index]) for index in range(len(data))]
         replies: dict[int, Reply] = {}
-        asked: dict[int, tuple[Question, Pixels]] = {}
+        asked: dict[int, tuple[Question, Decoded]] = {}
         for index, fields in enumerate(data):
             try:
                 if headers[index].get("describe") == "True" and not fields:
@@ -61,7 +66,7 @@ class Classifier:
                     asked[index] = self._ask(fields, headers[index])
             except Exception as error:
                 replies[index] = _refuse(error)
-        results = self._run([image for _, image in asked.values()])
+        results = self._run([image.pixels for _, image in asked.values()])
         for (index, (question, image)), result in zip(asked.items(), results, strict=True):
             try:
                 accept = headers[index].get("accept", "")
@@ -75,13 +80,13 @@ class Classifier:
 
     def _ask(
         self, fields: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> tuple[Question, Pixels]:
+    ) -> tuple[Question, Decoded]:
         if headers.get("explain") == "True":  # TorchServe's mark of /explanations
             raise RequestError(
                 400, "NotSupported", "There is no /explanations yet: ask /predictions for a map."
             )
         question = response.ask(fields, headers.get("content-type", ""), self._card)
-        return question, pixels.decode(question.image, self._size)
+        return question, pixels.read(question.image, self._size, self._policy)
 
     def _run(self, images: Sequence[Pixels]) -> list[tuple[Logits, Maps] | Exception]:
         """Logits (2,) and maps (2, h, w) of each image, or why there are none.
@@ -102,7 +107,7 @@ class Classifier:
     def _answer(
         self,
         question: Question,
-        image: Pixels,
+        image: Decoded,
         result: tuple[Logits, Maps] | Exception,
         accept: str,
         request_id: str,
@@ -114,11 +119,29 @@ class Classifier:
         as_png = response.prefers_png(accept)
         overlay = None
         if as_png or question.heatmap == "overlay":
-            overlay = heatmap.overlay(image, maps[verdict.shown], self._card["map"]["scale"])
+            overlay = heatmap.overlay(image.pixels, maps[verdict.shown], self._card["map"]["scale"])
         if as_png and overlay is not None:
             return Reply(200, overlay, PNG)
-        said = response.answer(self._card, question, verdict, request_id, logits, maps, overlay)
+        said = response.answer(
+            self._card, question, verdict, request_id, logits, maps, overlay, image.warnings
+        )
         return Reply(200, response.encode(said))
+
+
+def _policy(card: Mapping[str, Any]) -> dicom.Policy:
+    """What the site's settings and the card's ages let be answered.
+
+    Raises:
+        RuntimeError: a setting that is not known.
+    """
+    unsuitable = os.environ.get(UNSUITABLE, dicom.REFUSE)
+    if unsuitable not in (dicom.REFUSE, dicom.WARN):
+        raise RuntimeError(f"{UNSUITABLE}={unsuitable}: known are {dicom.REFUSE}, {dicom.WARN}")
+    modalities = os.environ.get(MODALITIES, "").upper().split()
+    ages = card.get("ages")  # years, of the training images, where known
+    return dicom.Policy(
+        unsuitable, frozenset(modalities) or dicom.MODALITIES, tuple(ages) if ages else None
+    )
 
 
 def _checked_graph(folder: Path, said: Mapping[str, str]) -> Path:
@@ -150,7 +173,7 @@ def _request_id(context: Context, index: int, headers: Mapping[str, str]) -> str
 
 
 def _refuse(error: Exception) -> Reply:
-    if isinstance(error, ImageError | RequestError):
+    if isinstance(error, RefusalError):
         return response.refusal(error.status, error.type, str(error))
     log.error("a request failed", exc_info=error)
     return response.refusal(

@@ -1,6 +1,8 @@
 """Bytes → grey uint8 (S, S): the only place that decodes an image, in training and in serving."""
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,9 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from handlers import dicom
+from handlers.errors import ImageError
+
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000  # twice the largest detectors; decoding takes 4 bytes a pixel at most
 MIN_SIDE = 32  # pixels; below it nothing of a chest is left to see
@@ -18,7 +23,6 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
 # Only to say what was sent instead: (where, what stands there, its name).
 _OTHERS = (
-    (128, b"DICM", "DICOM"),
     (0, b"GIF8", "GIF"),
     (0, b"BM", "BMP"),
     (0, b"II*\0", "TIFF"),
@@ -44,51 +48,82 @@ _UPRIGHT = {
 }
 
 
-class ImageError(Exception):
-    """These bytes are not answered: an HTTP status, its type in one word, and the remedy."""
+@dataclass(frozen=True)
+class Decoded:
+    """Grey pixels (S, S), and what a reader of the answer should know of the image."""
 
-    def __init__(self, status: int, type: str, message: str) -> None:
-        """Keep status and type beside the message."""
-        super().__init__(message)
-        self.status = status
-        self.type = type
+    pixels: npt.NDArray[np.uint8]
+    warnings: Sequence[str] = ()
 
 
-def decode(
+def decode(data: bytes | bytearray, size: int) -> npt.NDArray[np.uint8]:
+    """The image in a JPEG, PNG or DICOM file, upright, grey, squashed to uint8 (size, size).
+
+    Raises:
+        ImageError: as `read` does.
+    """
+    return read(data, size).pixels
+
+
+def read(
     data: bytes | bytearray,
     size: int,
+    policy: dicom.Policy = dicom.Policy(),  # noqa: B008 -- frozen
     *,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
-) -> npt.NDArray[np.uint8]:
-    """The image in a JPEG or PNG file, upright, grey, squashed to uint8 (size, size).
+) -> Decoded:
+    """The image in a JPEG, PNG or DICOM file, upright, grey, squashed to uint8 (size, size).
 
     Grey first, then Pillow's bilinear filter, aspect ratio not kept. 16 bits become 8 by dividing
-    by 257; what is transparent lies over black. Of several pictures in a file, the first.
+    by 257; what is transparent lies over black. Of several pictures in a file, the first. DICOM
+    becomes grey as `dicom.read` says, and is answered as far as the policy lets it be.
 
     Raises:
-        ImageError: `data` is no such image, is broken, or is too small or too large.
+        ImageError: `data` is no such image, is broken, is too small or too large, or is not to be
+            answered.
     """
     if not data:
-        raise ImageError(400, "EmptyImage", "There are no bytes: send a JPEG or PNG file.")
+        raise ImageError(400, "EmptyImage", "There are no bytes: send a JPEG, PNG or DICOM file.")
     if len(data) > max_bytes:
         raise ImageError(
             413,
             "TooManyBytes",
             f"The image has {len(data):,} bytes, the limit is {max_bytes:,}: send it smaller.",
         )
+    if dicom.is_dicom(data):
+        grey, warnings = _radiograph(data, policy, max_pixels)
+    else:
+        grey, warnings = _picture(data, max_pixels), []
+    return Decoded(np.array(grey.resize((size, size), Resampling.BILINEAR)), warnings)
+
+
+def _radiograph(
+    data: bytes | bytearray, policy: dicom.Policy, max_pixels: int
+) -> tuple[Image, list[str]]:
+    try:
+        grey, warnings = dicom.read(data, policy, max_pixels)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # whatever a parser or a decoder makes of hostile bytes
+        # Without its words, which may repeat a tag's.
+        raise _broken(type(error).__name__) from error
+    image = fromarray(grey)
+    _check_sides(image, max_pixels)
+    return image, warnings
+
+
+def _picture(data: bytes | bytearray, max_pixels: int) -> Image:
     image = _open(data)
     try:
         _check_sides(image, max_pixels)  # as the header has them: nothing is decoded so far
         grey = _grey(image)
         upright = _UPRIGHT.get(_orientation(image))
-        if upright is not None:
-            grey = grey.transpose(upright)
-        return np.array(grey.resize((size, size), Resampling.BILINEAR))
+        return grey if upright is None else grey.transpose(upright)
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # whatever a decoder makes of hostile bytes
-        raise _broken(error) from error
+    except Exception as error:  # as above
+        raise _broken(str(error)[:200] or type(error).__name__) from error
 
 
 def _open(data: bytes | bytearray) -> ImageFile:
@@ -101,14 +136,14 @@ def _open(data: bytes | bytearray) -> ImageFile:
         raise ImageError(
             415,
             "NotAnImage",
-            f"These bytes are no image that can be read{_likeness(data)}: send JPEG or PNG.",
+            f"These bytes are no image that can be read{_likeness(data)}: send JPEG, PNG or DICOM.",
         )
     try:
         return plugin(io.BytesIO(data))
     except MemoryError:
         raise
     except Exception as error:  # as above
-        raise _broken(error) from error
+        raise _broken(str(error)[:200] or type(error).__name__) from error
 
 
 def _likeness(data: bytes | bytearray) -> str:
@@ -118,8 +153,7 @@ def _likeness(data: bytes | bytearray) -> str:
     return ""
 
 
-def _broken(error: Exception) -> ImageError:
-    why = str(error)[:200] or type(error).__name__
+def _broken(why: str) -> ImageError:
     return ImageError(
         400, "BrokenImage", f"The image is broken or cut short ({why}): send the whole file again."
     )

@@ -3,12 +3,14 @@
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from handlers.errors import RequestError
 
 Card = Mapping[str, Any]
 Logits = npt.NDArray[np.float32]
@@ -25,16 +27,6 @@ COARSE = 4  # cells a side below which a map locates nothing
 JSON, PNG = "application/json", "image/png"
 
 _DATA_URL = re.compile(r"data:[^,]*;base64,")
-
-
-class RequestError(Exception):
-    """This request is not answered: an HTTP status, its type in one word, and the remedy."""
-
-    def __init__(self, status: int, type: str, message: str) -> None:
-        """Keep status and type beside the message."""
-        super().__init__(message)
-        self.status = status
-        self.type = type
 
 
 @dataclass(frozen=True)
@@ -248,8 +240,12 @@ def answer(
     logits: Logits,
     maps: Maps,
     overlay: bytes | None,
+    noticed: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The contract's answer for logits (2,) and maps (2, h, w); `overlay` is a PNG."""
+    """The contract's answer for logits (2,) and maps (2, h, w); `overlay` is a PNG.
+
+    `noticed` are warnings about the image.
+    """
     classes = card["classes"]
     said: dict[str, Any] = {
         "model": card["network"],
@@ -270,7 +266,7 @@ def answer(
         }
         if overlay is not None:
             said["heatmap"]["overlay"] = base64.b64encode(overlay).decode()
-    return {**said, "warnings": _warnings(card, *maps.shape[1:])}
+    return {**said, "warnings": [*_warnings(card, *maps.shape[1:]), *noticed]}
 
 
 def _digits(value: np.float32) -> float:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from handlers import pixels
-from handlers.pixels import ImageError, decode
+from handlers.errors import ImageError
+from handlers.pixels import decode, read
 
 SIZE = 48
 # Brighter to the right and below, no two quarters alike.
@@ -232,18 +233,20 @@ NOISE = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
 @pytest.mark.parametrize(
     ("content", "status", "kind", "words"),
     [
-        pytest.param(b"", 400, "EmptyImage", "send a JPEG or PNG", id="empty"),
+        pytest.param(b"", 400, "EmptyImage", "send a JPEG, PNG or DICOM", id="empty"),
         pytest.param(file(NOISE)[:-900], 400, "BrokenImage", "whole file", id="cut PNG"),
         pytest.param(file(NOISE)[:20], 400, "BrokenImage", "whole file", id="cut PNG header"),
         pytest.param(file(NOISE)[:8], 400, "BrokenImage", "whole file", id="PNG magic"),
         pytest.param(file(NOISE, "JPEG")[:700], 400, "BrokenImage", "whole", id="cut JPEG"),
         pytest.param(file(NOISE, "JPEG")[:3], 400, "BrokenImage", "whole", id="JPEG magic"),
         pytest.param(b"\xff\xd8\xff" + bytes(99), 400, "BrokenImage", "whole", id="no JPEG"),
-        pytest.param(b"hello, is this a lung?", 415, "NotAnImage", "send JPEG or PNG", id="text"),
+        pytest.param(
+            b"hello, is this a lung?", 415, "NotAnImage", "send JPEG, PNG or DICOM", id="text"
+        ),
         pytest.param(b"<!doctype html><p>", 415, "NotAnImage", "like HTML", id="HTML"),
         pytest.param(b"%PDF-1.7 ...", 415, "NotAnImage", "like PDF", id="PDF"),
         pytest.param(bytes(30_000_000), 415, "NotAnImage", "like zeros", id="zeros"),
-        pytest.param(bytes(128) + b"DICM", 415, "NotAnImage", "like DICOM", id="DICOM"),
+        pytest.param(bytes(128) + b"DICM", 422, "UnsuitableImage", "PixelData", id="DICOM magic"),
         pytest.param(file(NOISE, "GIF"), 415, "NotAnImage", "like GIF", id="GIF"),
         pytest.param(file(NOISE, "TIFF"), 415, "NotAnImage", "like TIFF", id="TIFF"),
         pytest.param(file(NOISE, "WEBP"), 415, "NotAnImage", "like WebP", id="WebP"),
@@ -276,10 +279,10 @@ def test_a_jpeg_bomb_is_refused_by_its_header() -> None:
 
 def test_limits_can_be_set() -> None:
     content = file(PICTURE)
-    decode(content, SIZE, max_bytes=len(content), max_pixels=SIZE * SIZE)
+    read(content, SIZE, max_bytes=len(content), max_pixels=SIZE * SIZE)
     for limits in ({"max_bytes": len(content) - 1}, {"max_pixels": SIZE * SIZE - 1}):
         with pytest.raises(ImageError) as refusal:
-            decode(content, SIZE, **limits)
+            read(content, SIZE, **limits)
         assert refusal.value.status == 413
 
 
@@ -323,7 +326,7 @@ def test_a_damaged_image_is_an_image_or_an_image_error(data: st.DataObject, whol
 
 def _image_or_error(content: bytes) -> None:
     try:
-        shape = decode(content, 16, max_pixels=1_000_000).shape
+        shape = read(content, 16, max_pixels=1_000_000).pixels.shape
     except ImageError as error:
         shape = (16, 16) if error.status in (400, 413, 415) and error.type.isalpha() else ()
     assert shape == (16, 16)

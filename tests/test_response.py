@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers import response
-from handlers.response import Question, RequestError, Verdict, ask, judge, prefers_png
+from handlers.errors import RequestError
+from handlers.response import Question, Verdict, ask, judge, prefers_png
 
 CARD: dict[str, Any] = {
     "network": "resnet50",

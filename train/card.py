@@ -65,21 +65,22 @@ def raw_bias(card: Card) -> list[float]:
     return bias
 
 
-def complete(card: Card, judged: Judged, scale: float, prevalence: float) -> Card:
+def complete(card: Card, judged: Judged, scale: float, dataset: Dataset) -> Card:
     """The card with what judging found; `scale`, in logits, is where an overlay saturates.
 
-    `prevalence` is the share of PNEUMONIA among the images that probabilities were fitted on: the
-    one they assume.
+    The prevalence on the card is that among the images that probabilities were fitted on: the one
+    they assume.
     """
     figures = judged.parts
     return {
         **card,
+        "ages": dataset.ages,
         "map": {**card["map"], "scale": scale},
         "temperature": judged.calibration.temperature,
         "calibration": {
             "offset": judged.calibration.offset,  # is in the bias already
             "raw_bias": raw_bias(card),
-            "prevalence": prevalence,
+            "prevalence": float(dataset.labels[dataset.rows(split.CALIBRATE)].mean()),
         },
         "operating_points": {k: asdict(v) for k, v in judged.operating_points.items()},
         "default_operating_point": calibrate.DEFAULT,

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from handlers import pixels
+from handlers.errors import ImageError
 from train import split
 from train.networks import CLASSES
-from train.patients import DataError, Subject, by_file, kaggle_subject, subject_finder
+from train.patients import AGES, DataError, Subject, by_file, kaggle_subject, subject_finder
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,11 @@ class Dataset:
         """Hash of every file's path and content: what the card calls this data."""
         lines = "\n".join(f"{image.sha256} {image.path}" for image in self.images)
         return hashlib.sha256(lines.encode()).hexdigest()
+
+    @property
+    def ages(self) -> tuple[int, int] | None:
+        """Of the youngest and the oldest patient, in years, where the data set is known."""
+        return AGES if all(kaggle_subject(image.path) for image in self.images) else None
 
     def rows(self, part: str) -> npt.NDArray[np.int64]:
         """The indices of a part's images."""
@@ -209,7 +215,7 @@ def _decode_all(
         def decode(path: PurePosixPath) -> npt.NDArray[np.uint8] | str:
             try:
                 return pixels.decode((root / path).read_bytes(), size)
-            except pixels.ImageError as error:
+            except ImageError as error:
                 return str(error)
 
         with ThreadPoolExecutor() as pool:

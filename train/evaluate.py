@@ -169,8 +169,7 @@ def crosscheck_run(run: Path, open_test: bool = True) -> dict[str, Check]:
 def _complete(one: Trained, found: Judged) -> Card:
     """Fold the offset into the head's bias; weights and card anew."""
     scale = judge.map_scale(one.network, one.dataset, device())
-    prevalence = float(one.dataset.labels[one.dataset.rows(split.CALIBRATE)].mean())
-    finished = card.complete(one.card, found, scale, prevalence)
+    finished = card.complete(one.card, found, scale, one.dataset)
     raw = np.array([finished["calibration"]["raw_bias"]])
     _set_bias(one.network, found.calibration.shift(raw)[0].tolist())
     finished["bias"] = one.network.head.bias.tolist()

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from handlers import pixels as decoding
+from handlers.errors import ImageError
 from train.augment import gaussian_blur
 from train.cam import explain
 from train.data import Dataset, Image
@@ -63,7 +64,7 @@ def read(root: Path, images: Sequence[Image], size: int) -> Lungs:
             return
         try:
             masks[row] = decoding.decode(path.read_bytes(), size)
-        except decoding.ImageError as error:
+        except ImageError as error:
             raise DataError(f"{path}: {error}") from error
 
     with ThreadPoolExecutor() as pool:

@@ -33,6 +33,8 @@ SubjectOf = Callable[[PurePosixPath], Subject]  # of a path like train/NORMAL/IM
 _PNEUMONIA = re.compile(r"person(\d+)_(bacteria|virus)_\d+")
 _NORMAL = re.compile(r"(NORMAL2-)?IM-(\d+)-")
 
+AGES = 1, 5  # years of Kaggle's children (Kermany et al. 2018)
+
 # Patients whose images at original size serve as examples of full-size input: never trained on,
 # never chosen by.
 FULL_SIZE_PATIENTS = frozenset(

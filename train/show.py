@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from handlers import heatmap, pixels
+from handlers.errors import ImageError
 from train import checkpoint, figures
 from train.cam import explain
 from train.judge import probabilities
@@ -56,7 +57,7 @@ def show(weights: Path, images: Path, out: Path) -> tuple[list[Answer], dict[Pat
     for number, path in enumerate(tqdm(paths, "images", unit=" images", disable=None)):
         try:
             image = pixels.decode(path.read_bytes(), card["input"]["size"])
-        except pixels.ImageError as error:
+        except ImageError as error:
             refused[path] = str(error)
             continue
         logits, maps = explain(network, torch.from_numpy(image[None]))

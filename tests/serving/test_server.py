@@ -18,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import requests
@@ -36,6 +37,7 @@ from tests.serving.conftest import (
     picture,
     write_archive,
 )
+from tests.test_dicom import file, radiograph
 
 WHITE, BLACK = picture(255), picture(0)
 RAW = {"Content-Type": "application/octet-stream"}
@@ -101,6 +103,25 @@ def test_the_map_and_its_bias_give_the_logit(served: Served) -> None:
     values = [value for row in heatmap["map"] for value in row]
     assert len(values) == 16
     assert sum(values) / 16 + heatmap["bias"] == pytest.approx(logit(255), abs=1e-3)
+
+
+def test_dicom_is_an_image_like_any_other(served: Served) -> None:
+    stored = np.full((80, 80), 100, np.uint8)
+    chest = file(radiograph(stored, PatientName="SECRET", ViewPosition=None))
+    of_png = post(served, "predictions/resnet50", picture(100), headers=RAW).json()
+    for answer in (
+        post(served, "predictions/resnet50", chest, headers={"Content-Type": "application/dicom"}),
+        post(served, "predictions/resnet50", files={"image": ("x.dcm", chest)}),
+    ):
+        assert answer.json()["probability"] == of_png["probability"]
+        assert [w for w in answer.json()["warnings"] if "ViewPosition (0018,5101)" in w]
+    refused = post(served, "predictions/resnet50", file(radiograph(stored, Modality="CT")))
+    assert refused.status_code == 422
+    assert refused.json()["type"] == "UnsuitableImage"
+    assert "Modality (0008,0060)" in refused.json()["message"]
+    logs = "".join(path.read_text() for path in served.place.state.rglob("*.log"))
+    assert logs
+    assert "SECRET" not in logs
 
 
 def test_every_way_to_send_an_image_gives_the_same_answer(served: Served) -> None:
