@@ -9,6 +9,7 @@ from pathlib import Path
 from client.api import version_key
 
 REMEDY = "build it with make archive"
+TOGETHER = "pneumonia"  # the archive of several networks
 
 
 class ArchiveError(Exception):
@@ -59,7 +60,10 @@ def _sha256(path: Path) -> str:
 
 
 def find(store: Path, networks: list[str] | None) -> list[Archive]:
-    """The archives of a model store, lowest version first; all networks where none are named."""
+    """The archives of a model store, lowest version first; all networks where none are named.
+
+    Where several are named, the archive of them together belongs to them.
+    """
     archives = [read(path) for path in sorted(store.glob("*.mar"))]
     known = sorted({archive.network for archive in archives})
     for network in networks or []:
@@ -68,7 +72,10 @@ def find(store: Path, networks: list[str] | None) -> list[Archive]:
             raise ArchiveError(f"{store} holds no archive of {network}{there}: {REMEDY}")
     if not archives:
         raise ArchiveError(f"{store} holds no archives: build them with make archive")
-    wanted = [a for a in archives if networks is None or a.network in networks]
+    chosen = known if networks is None else list(networks)
+    if len(chosen) > 1:
+        chosen.append(TOGETHER)
+    wanted = [a for a in archives if a.network in chosen]
     return sorted(wanted, key=lambda a: (a.network, version_key(a.version)))
 
 

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from ts.context import Context
 
-from handlers import dicom, heatmap, pixels, response
-from handlers.engine import Engine, Logits, Maps, Pixels
-from handlers.errors import RefusalError, RequestError
+from handlers import dicom, ensemble, explanation, heatmap, pixels, response
+from handlers.engine import Engine, Pixels
+from handlers.ensemble import Found
+from handlers.errors import RefusalError
 from handlers.pixels import Decoded
-from handlers.response import PNG, Question, Reply
+from handlers.question import Question, ask
+from handlers.response import PNG, Reply
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +32,10 @@ REBUILD = "build the archive again with make archive"
 
 
 class Classifier:
-    """Answers chest X-rays by the card and the graph of its archive."""
+    """Answers chest X-rays by the card and the graphs of its archive."""
 
     def initialize(self, context: Context) -> None:
-        """Load card and graph and run the graph once, so that the first client does not wait.
+        """Load card and graphs and run each once, so that the first client does not wait.
 
         Raises:
             RuntimeError: card or graph is missing, or they don't belong together.
@@ -44,11 +46,15 @@ class Classifier:
         self._card: dict[str, Any] = json.loads((folder / CARD).read_text())
         self._size: int = self._card["input"]["size"]
         self._policy = _policy(self._card)
-        self._engine = Engine(_checked_graph(folder, self._card["graph"]))
-        _, maps = self._engine(np.zeros((1, self._size, self._size), dtype=np.uint8))
-        cells = self._card["map"]["rows"], self._card["map"]["columns"]
-        if maps.shape[2:] != cells:
-            raise RuntimeError(f"the card says maps of {cells}, they are {maps.shape}: {REBUILD}")
+        cards = ensemble.members(self._card)
+        self._engines = [Engine(_checked_graph(folder, card["graph"])) for card in cards]
+        blank = np.zeros((self._size, self._size), dtype=np.uint8)
+        for _, maps in self._evaluate([blank])[0]:
+            cells = self._card["map"]["rows"], self._card["map"]["columns"]
+            if maps.shape[1:] != cells:
+                raise RuntimeError(
+                    f"the card says maps of {cells}, they are {maps.shape}: {REBUILD}"
+                )
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
         """One answer for each request of a batch; what is wrong with one concerns it alone."""
@@ -67,10 +73,10 @@ class Classifier:
             except Exception as error:
                 replies[index] = _refuse(error)
         results = self._run([image.pixels for _, image in asked.values()])
-        for (index, (question, image)), result in zip(asked.items(), results, strict=True):
+        for (index, (question, image)), found in zip(asked.items(), results, strict=True):
             try:
                 accept = headers[index].get("accept", "")
-                replies[index] = self._answer(question, image, result, accept, ids[index])
+                replies[index] = self._answer(question, image, found, accept, ids[index])
             except Exception as error:
                 replies[index] = _refuse(error)
         taken = (time.perf_counter() - started) * 1000
@@ -81,51 +87,58 @@ class Classifier:
     def _ask(
         self, fields: Mapping[str, Any], headers: Mapping[str, str]
     ) -> tuple[Question, Decoded]:
-        if headers.get("explain") == "True":  # TorchServe's mark of /explanations
-            raise RequestError(
-                400, "NotSupported", "There is no /explanations yet: ask /predictions for a map."
-            )
-        question = response.ask(fields, headers.get("content-type", ""), self._card)
+        # TorchServe's mark of /explanations, which share a queue with predictions.
+        explain = headers.get("explain") == "True"
+        question = ask(fields, headers.get("content-type", ""), self._card, explain=explain)
         return question, pixels.read(question.image, self._size, self._policy)
 
-    def _run(self, images: Sequence[Pixels]) -> list[tuple[Logits, Maps] | Exception]:
-        """Logits (2,) and maps (2, h, w) of each image, or why there are none.
+    def _run(self, images: Sequence[Pixels]) -> list[list[Found] | Exception]:
+        """What each network found on each image, or why there is nothing.
 
         All in one batch; where that fails, each alone, so that none fails for another's sake.
         """
         if not images:
             return []
         try:
-            logits, maps = self._engine(np.stack(images))
+            return list(self._evaluate(images))
         except Exception as error:
             if len(images) == 1:
                 return [error]
             log.exception("a batch of %d failed: each is run alone", len(images))
-            return [result for image in images for result in self._run([image])]
-        return list(zip(logits, maps, strict=True))
+            return [found for image in images for found in self._run([image])]
+
+    def _evaluate(self, images: Sequence[Pixels]) -> list[list[Found]]:
+        """By image, then by network: logits (2,) and maps (2, h, w)."""
+        batch = np.stack(images)
+        by_network = [zip(*engine(batch), strict=True) for engine in self._engines]
+        return [list(found) for found in zip(*by_network, strict=True)]
 
     def _answer(
         self,
         question: Question,
         image: Decoded,
-        result: tuple[Logits, Maps] | Exception,
+        found: list[Found] | Exception,
         accept: str,
         request_id: str,
     ) -> Reply:
-        if isinstance(result, Exception):
-            raise result
-        logits, maps = result
+        if isinstance(found, Exception):
+            raise found
+        logits, maps = ensemble.combine(self._card, found)
         verdict = response.judge(logits, question, self._card)
-        as_png = response.prefers_png(accept)
-        overlay = None
-        if as_png or question.heatmap == "overlay":
-            overlay = heatmap.overlay(image.pixels, maps[verdict.shown], self._card["map"]["scale"])
+        evidence = maps[verdict.shown]
+        overlay, erasure = None, None
+        as_png = response.prefers_png(accept) and not question.explain
+        if question.explain:
+            erased, share = explanation.erase(image.pixels, evidence)
+            erasure = response.erasure(self._card, verdict, self._evaluate(list(erased)), share)
+        elif as_png or question.heatmap == "overlay":
+            overlay = heatmap.overlay(image.pixels, evidence, self._card["map"]["scale"])
         if as_png and overlay is not None:
             return Reply(200, overlay, PNG)
-        said = response.answer(
-            self._card, question, verdict, request_id, logits, maps, overlay, image.warnings
+        said = response.answer(self._card, question, verdict, request_id, found, overlay, erasure)
+        return Reply(
+            200, response.encode({**said, "warnings": [*said["warnings"], *image.warnings]})
         )
-        return Reply(200, response.encode(said))
 
 
 def _policy(card: Mapping[str, Any]) -> dicom.Policy:

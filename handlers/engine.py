@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from handlers.ensemble import Logits, Maps
+
 THREADS = "PNEUMOCAM_THREADS"
 
 Pixels = npt.NDArray[np.uint8]
-Logits = npt.NDArray[np.float32]
-Maps = npt.NDArray[np.float32]
 
 
 class Engine:

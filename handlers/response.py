@@ -1,4 +1,4 @@
-"""The HTTP contract: from TorchServe's dict of a request to a question, from logits to JSON."""
+"""The HTTP contract: from logits and maps to the decision, and to JSON."""
 
 import base64
 import json
@@ -8,35 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from handlers.errors import RequestError
+from handlers import ensemble
+from handlers.ensemble import Found, Logits, Maps
+from handlers.question import PREDICTED, Question
 
 Card = Mapping[str, Any]
-Logits = npt.NDArray[np.float32]
-Maps = npt.NDArray[np.float32]
 
-OPTIONS = ("class", "heatmap", "operating_point")
-HEATMAPS = ("overlay", "map", "none")
-PREDICTED = "predicted"
 POSITIVE = 1  # the class that the threshold is about: PNEUMONIA
-
 DECIMALS = 8  # of printed probabilities and thresholds
 COARSE = 4  # cells a side below which a map locates nothing
 
 JSON, PNG = "application/json", "image/png"
-
-_DATA_URL = re.compile(r"data:[^,]*;base64,")
-
-
-@dataclass(frozen=True)
-class Question:
-    """One image's bytes and what is asked about it; `of_class` may be `predicted`."""
-
-    image: bytes | bytearray
-    of_class: str
-    heatmap: str
-    operating_point: str
 
 
 @dataclass(frozen=True)
@@ -56,128 +39,6 @@ class Reply:
     status: int
     body: bytes
     content_type: str = JSON
-
-
-def ask(fields: Mapping[str, Any], content_type: str, card: Card) -> Question:
-    """The question in one request, as TorchServe hands it over.
-
-    Query and form give a field each, as bytes, or text where its part says so; a body is the field
-    `body`, and decoded where it says it is JSON. What bears no option's name is the image, or the
-    JSON object that holds it.
-
-    Raises:
-        RequestError: not exactly one image, an unknown option or value, JSON or base64 is broken.
-    """
-    options = {name: value for name, value in fields.items() if name in OPTIONS}
-    others = {name: value for name, value in fields.items() if name not in OPTIONS}
-    if not others:
-        raise RequestError(
-            400, "NoImage", "There is no image: send it as the body, or as the one file of a form."
-        )
-    if len(others) > 1:
-        raise RequestError(
-            400,
-            "ManyImages",
-            f"The fields {_listing(others)} can't all be the image: send exactly one. "
-            f"Options are {_listing(OPTIONS)}.",
-        )
-    (value,) = others.values()
-    if _is_json(value, content_type):
-        value, in_json = _unpack(_object(value))
-        twice = in_json.keys() & options.keys()
-        if twice:
-            raise RequestError(
-                400, "GivenTwice", f"{_listing(sorted(twice))}: give it in the query or in JSON."
-            )
-        options |= in_json
-    elif isinstance(value, str):
-        raise RequestError(
-            415,
-            "NotAnImage",
-            "A text is no image: send the bytes of a JPEG or PNG file, "
-            "with Content-Type application/octet-stream.",
-        )
-    return Question(value, *_choose(options, card))
-
-
-def _is_json(value: Any, content_type: str) -> bool:
-    if not isinstance(value, bytes | bytearray | str):
-        return True  # decoded by TorchServe
-    kind = content_type.partition(";")[0].strip().lower()
-    # TorchServe knows `application/json` alone and hands over all else, broken JSON too, as it
-    # came; gRPC has no types. No image begins with a brace or a bracket.
-    start = value[:64].lstrip()[:1]
-    return kind == JSON or kind.endswith("+json") or start in (b"{", b"[", "{", "[")
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if isinstance(value, bytes | bytearray | str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise RequestError(
-                400, "BrokenJSON", f"The body is no valid JSON ({str(error)[:200]}): mend it."
-            ) from error
-    if not isinstance(value, dict):
-        raise RequestError(
-            400, "NotAnObject", 'The JSON must be an object: {"image": "<base64>", …}.'
-        )
-    return value
-
-
-def _unpack(document: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
-    """Image and options of a JSON body."""
-    unknown = document.keys() - {"image", *OPTIONS}
-    if unknown:
-        raise RequestError(
-            400,
-            "UnknownKey",
-            f"Unknown JSON keys: {_listing(sorted(unknown))}. "
-            f"Known are image, {_listing(OPTIONS)}.",
-        )
-    image = document.get("image")
-    if not isinstance(image, str):
-        raise RequestError(400, "NoImage", 'Give the image as base64: {"image": "<base64>"}.')
-    prefix = _DATA_URL.match(image[:256])
-    options = {name: value for name, value in document.items() if name != "image"}
-    try:
-        return base64.b64decode(image[prefix.end() if prefix else 0 :], validate=True), options
-    except ValueError as error:
-        raise RequestError(
-            400,
-            "BadBase64",
-            f"The image is no base64 ({error}): encode the file's bytes by RFC 4648, section 4, "
-            "without line breaks.",
-        ) from error
-
-
-def _choose(given: Mapping[str, Any], card: Card) -> tuple[str, str, str]:
-    """Values of class, heatmap and operating point."""
-    known: dict[str, tuple[str, ...]] = {
-        "class": (PREDICTED, *card["classes"]),
-        "heatmap": HEATMAPS,
-        "operating_point": tuple(card["operating_points"]),
-    }
-    chosen = {"operating_point": str(card["default_operating_point"])}
-    for name, values in known.items():
-        value = given.get(name, chosen.get(name, values[0]))
-        if isinstance(value, bytes | bytearray):
-            value = value.decode(errors="replace")
-        if value not in values:
-            raise RequestError(
-                400, "UnknownValue", f"{name} is {_short(value)}: known are {_listing(values)}."
-            )
-        chosen[name] = value
-    return chosen["class"], chosen["heatmap"], chosen["operating_point"]
-
-
-def _listing(names: Any) -> str:
-    return ", ".join(name if name.isprintable() else repr(name) for name in names)[:200]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
 
 
 def prefers_png(accept: str) -> bool:
@@ -214,22 +75,27 @@ def judge(logits: Logits, question: Question, card: Card) -> Verdict:
     Raises:
         ValueError: a logit is no finite number.
     """
-    if not np.isfinite(logits).all():
-        raise ValueError("the graph gave a logit that is no finite number")
-    scaled = logits.astype(np.float64) / card["temperature"]
-    odds = np.exp(scaled - scaled.max())
-    positive = round(float(odds[POSITIVE] / odds.sum()), DECIMALS)
+    probability = _probability(logits, card["temperature"])
     threshold = round(
         float(card["operating_points"][question.operating_point]["threshold"]), DECIMALS
     )
-    label = int(positive >= threshold)
+    label = int(probability[POSITIVE] >= threshold)
     named = question.of_class != PREDICTED
     return Verdict(
-        probability=(round(1 - positive, DECIMALS), positive),
+        probability=probability,
         threshold=threshold,
         label=label,
         shown=card["classes"].index(question.of_class) if named else label,
     )
+
+
+def _probability(logits: Logits, temperature: float) -> tuple[float, float]:
+    if not np.isfinite(logits).all():
+        raise ValueError("the graph gave a logit that is no finite number")
+    scaled = logits.astype(np.float64) / temperature
+    odds = np.exp(scaled - scaled.max())
+    positive = round(float(odds[POSITIVE] / odds.sum()), DECIMALS)
+    return round(1 - positive, DECIMALS), positive
 
 
 def answer(
@@ -237,15 +103,15 @@ def answer(
     question: Question,
     verdict: Verdict,
     request_id: str,
-    logits: Logits,
-    maps: Maps,
-    overlay: bytes | None,
-    noticed: Sequence[str] = (),
+    found: Sequence[Found],
+    overlay: bytes | None = None,
+    erasure: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The contract's answer for logits (2,) and maps (2, h, w); `overlay` is a PNG.
+    """The contract's answer for what the archive's networks found.
 
-    `noticed` are warnings about the image.
+    `overlay` is a PNG; `erasure`, of the function of that name, is asked for by /explanations.
     """
+    logits, maps = ensemble.combine(card, found)
     classes = card["classes"]
     said: dict[str, Any] = {
         "model": card["network"],
@@ -257,16 +123,96 @@ def answer(
         "temperature": card["temperature"],
         "threshold": verdict.threshold,
         "operating_point": question.operating_point,
+        **_networks(card, question, verdict, found),
     }
-    if question.heatmap != "none":
-        said["heatmap"] = {
-            "class": classes[verdict.shown],
-            "map": [[_digits(value) for value in row] for row in maps[verdict.shown]],
-            "bias": card["bias"][verdict.shown],
-        }
+    if question.explain:
+        if question.heatmap != "none":
+            said["heatmaps"] = [_explained(card, k, logits, maps) for k in range(len(classes))]
+        said["erasure"] = erasure
+    elif question.heatmap != "none":
+        said["heatmap"] = _heatmap(card, verdict.shown, maps)
         if overlay is not None:
             said["heatmap"]["overlay"] = base64.b64encode(overlay).decode()
-    return {**said, "warnings": [*_warnings(card, *maps.shape[1:]), *noticed]}
+    return {**said, "warnings": _warnings(card, *maps.shape[1:])}
+
+
+def erasure(
+    card: Card, verdict: Verdict, found: Sequence[Sequence[Found]], share: float
+) -> dict[str, Any]:
+    """How the shown class's probability falls when a share of the image is erased.
+
+    `found` is of the image without its strongest region, then without random ones.
+    """
+    strongest, *others = (
+        _probability(ensemble.combine(card, one)[0], card["temperature"])[verdict.shown]
+        for one in found
+    )
+    before = verdict.probability[verdict.shown]
+    return {
+        "class": card["classes"][verdict.shown],
+        "share": round(share, 6),
+        "probability": before,
+        "without_strongest": strongest,
+        "without_random": others,
+        "fall": round(before - strongest, DECIMALS),
+        "random_fall": round(before - sum(others) / len(others), DECIMALS),
+    }
+
+
+def _heatmap(card: Card, shown: int, maps: Maps) -> dict[str, Any]:
+    return {
+        "class": card["classes"][shown],
+        "map": [[_digits(value) for value in row] for row in maps[shown]],
+        "bias": card["bias"][shown],
+    }
+
+
+def _explained(card: Card, shown: int, logits: Logits, maps: Maps) -> dict[str, Any]:
+    """A class's map, and what map and bias leave of its logit."""
+    said = _heatmap(card, shown, maps)
+    left = maps[shown].mean(dtype=np.float64) + card["bias"][shown] - logits[shown]
+    return {**said, "completeness": float(left)}
+
+
+def _networks(
+    card: Card, question: Question, verdict: Verdict, found: Sequence[Found]
+) -> dict[str, Any]:
+    """Of several networks each one's answer and how far they agree; triage by the card's rules."""
+    said: dict[str, Any] = {}
+    disagreement = None
+    if "members" in card:
+        members = list(zip(card["members"], found, strict=True))
+        positive = [
+            _probability(one[0], member["temperature"])[POSITIVE] for member, one in members
+        ]
+        agreement = ensemble.agreement(positive, [maps for _, maps in found])
+        disagreement = agreement["probability_difference"]
+        said["networks"] = {
+            member["network"]: _alone(member, question, verdict, *one) for member, one in members
+        }
+        said["agreement"] = agreement
+    if "triage" in card:
+        decision, reasons = ensemble.triage(
+            card["triage"], verdict.probability[POSITIVE], verdict.threshold, disagreement
+        )
+        said["triage"] = {"decision": decision, "reasons": reasons}
+    return said
+
+
+def _alone(
+    member: Card, question: Question, verdict: Verdict, logits: Logits, maps: Maps
+) -> dict[str, Any]:
+    """One of several networks: its own probability, and its map of the class that is shown."""
+    classes = member["classes"]
+    probability = _probability(logits, member["temperature"])
+    said: dict[str, Any] = {
+        "probability": dict(zip(classes, probability, strict=True)),
+        "logit": dict(zip(classes, map(_digits, logits), strict=True)),
+        "temperature": member["temperature"],
+    }
+    if question.heatmap != "none":
+        said["heatmap"] = _heatmap(member, verdict.shown, maps)
+    return said
 
 
 def _digits(value: np.float32) -> float:

@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import shutil
 import struct
 import sys
@@ -373,10 +374,142 @@ def test_the_card_for_torchserves_describe(handler: Classifier, folder: Path) ->
     assert answer(handler, raw(b"", describe="True")).status == 400
 
 
-def test_explanations_are_not_there_yet(handler: Classifier) -> None:
-    explained, predicted = answers(handler, raw(GREY, explain="True"), raw(GREY))
-    assert (explained.status, explained.json["type"]) == (400, "NotSupported")
-    assert predicted.status == 200
+# Explaining
+
+
+def split(left: int, right: int) -> bytes:
+    """A picture of two greys."""
+    file = io.BytesIO()
+    halves = np.repeat([[left, right]], SIZE // 2, axis=1)
+    Image.fromarray(np.repeat(halves, SIZE, axis=0).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_explanations_and_predictions_share_a_batch(handler: Classifier) -> None:
+    explained, predicted = answers(handler, raw(split(0, 255), explain="True"), raw(GREY))
+    assert "heatmap" in predicted.json
+    assert "erasure" not in predicted.json
+    said = explained.json
+    assert "heatmap" not in said
+    assert [one["class"] for one in said["heatmaps"]] == ["NORMAL", "PNEUMONIA"]
+    for one in said["heatmaps"]:
+        logit = said["logit"][one["class"]]
+        assert one["completeness"] == pytest.approx(
+            np.mean(one["map"]) + one["bias"] - logit, abs=1e-6
+        )
+        assert abs(one["completeness"]) < 1e-3
+
+
+def test_the_erasure_test_erases_what_speaks_for_the_class(handler: Classifier) -> None:
+    """Half is white; two white cells of sixteen become the mean grey: 8 × .5 / 8 of a logit."""
+    said = answer(
+        handler, request(part(split(0, 255), RAW), part(b"PNEUMONIA", "", "class"), explain="True")
+    ).json
+    test = said["erasure"]
+    assert (test["class"], test["share"]) == ("PNEUMONIA", 0.125)
+    assert test["probability"] == said["probability"]["PNEUMONIA"] == pytest.approx(0.5)
+    grey = 128 / 255
+    expected = 1 / (1 + math.exp(2 * GAIN * (1 - grey) / 8))
+    assert test["without_strongest"] == pytest.approx(expected, abs=1e-5)
+    assert test["fall"] == pytest.approx(0.5 - expected, abs=1e-5)
+    assert len(test["without_random"]) == 8
+    assert test["random_fall"] < test["fall"]
+
+
+def test_options_of_an_explanation(handler: Classifier) -> None:
+    none = answer(
+        handler, request(part(GREY, RAW), part(b"none", "", "heatmap"), explain="True")
+    ).json
+    assert "heatmaps" not in none
+    assert "erasure" in none
+    png = answer(handler, raw(GREY, explain="True", Accept="image/png"))
+    assert png.content_type == JSON_TYPE
+
+
+# Several networks in one archive
+
+
+RULES = {"doubt": 0.5, "disagreement": 0.3}
+
+
+def both(folder: Path, temperature: float = 2.0, bias: float = 1.0) -> Path:
+    """The same graph twice, the second with another bias in graph and card, and a temperature."""
+    write(folder)
+    (first,) = [json.loads((folder / "card.json").read_text())]
+    model = onnx.parser.parse_model(
+        GRAPH.format(batch="N").replace("{4.0, -4.0}", f"{{{4 - bias}, {bias - 4}}}")
+    )
+    onnx.save(model, folder / "other.onnx")
+    digest = hashlib.sha256((folder / "other.onnx").read_bytes()).hexdigest()
+    second = {
+        **first,
+        "network": "densenet161",
+        "temperature": temperature,
+        "bias": [4 - bias, bias - 4],
+        "graph": {"file": "other.onnx", "sha256": digest},
+    }
+    mean = [(a + b / temperature) / 2 for a, b in zip(first["bias"], second["bias"], strict=True)]
+    joint = {
+        **first,
+        "network": "pneumonia",
+        "bias": mean,
+        "members": [first, second],
+        "triage": RULES,
+    }
+    del joint["graph"]
+    (folder / "card.json").write_text(json.dumps(joint))
+    return folder
+
+
+def test_two_networks_answer_as_their_mean(tmp_path: Path, handler: Classifier) -> None:
+    together = started(both(tmp_path))
+    said = answer(together, raw(picture(100))).json
+    one = answer(handler, raw(picture(100))).json
+    assert said["model"] == "pneumonia"
+    assert said["temperature"] == 1.0
+    assert list(said["networks"]) == ["resnet50", "densenet161"]
+    assert said["networks"]["resnet50"]["probability"] == one["probability"]
+    second = said["networks"]["densenet161"]
+    for k, name in enumerate(("NORMAL", "PNEUMONIA")):
+        mean = (one["logit"][name] + second["logit"][name] / 2) / 2
+        assert said["logit"][name] == pytest.approx(mean, abs=1e-5)
+        assert np.mean(
+            answer(
+                together, request(part(picture(100), RAW), part(name.encode(), "", "class"))
+            ).json["heatmap"]["map"]
+        ) + json.loads((tmp_path / "card.json").read_text())["bias"][k] == pytest.approx(
+            mean, abs=1e-3
+        )
+    assert np.mean(second["heatmap"]["map"]) + second["heatmap"]["bias"] == pytest.approx(
+        second["logit"][second["heatmap"]["class"]], abs=1e-3
+    )
+    difference = abs(second["probability"]["PNEUMONIA"] - one["probability"]["PNEUMONIA"])
+    assert said["agreement"]["probability_difference"] == pytest.approx(difference, abs=1e-7)
+    assert said["agreement"]["map_correlation"] is None  # an even picture has an even map
+
+
+def test_triage(tmp_path: Path) -> None:
+    together = started(both(tmp_path, temperature=1.0, bias=0.1))
+
+    def triage(grey: int) -> dict[str, Any]:
+        said: dict[str, Any] = answer(together, raw(picture(grey))).json["triage"]
+        return said
+
+    assert triage(0) == {"decision": "clear", "reasons": []}
+    assert triage(240) == {"decision": "flag", "reasons": []}
+    assert triage(126) == {"decision": "review", "reasons": ["doubt"]}
+    apart = started(both(tmp_path, temperature=1.0, bias=4.0))
+    assert "disagreement" in answer(apart, raw(picture(100))).json["triage"]["reasons"]
+
+
+def test_two_networks_explained_and_one_broken(tmp_path: Path) -> None:
+    together = started(both(tmp_path))
+    said = answer(together, raw(split(0, 255), explain="True")).json
+    assert all(abs(one["completeness"]) < 1e-3 for one in said["heatmaps"])
+    assert said["erasure"]["fall"] > 0
+    (tmp_path / "other.onnx").unlink()
+    with pytest.raises(RuntimeError, match=r"no other\.onnx"):
+        started(tmp_path)
 
 
 # Batches, good and bad
@@ -415,7 +548,6 @@ BAD: dict[str, tuple[dict[str, Any], int]] = {
         400,
     ),
     "unknown value": (request(part(GREY, RAW), part(b"x", "", "heatmap")), 400),
-    "explanation": (raw(GREY, explain="True"), 400),
 }
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from handlers import response
 from handlers.errors import RequestError
-from handlers.response import Question, Verdict, ask, judge, prefers_png
+from handlers.question import Question, ask
+from handlers.response import Verdict, judge, prefers_png
 
 CARD: dict[str, Any] = {
     "network": "resnet50",
@@ -333,7 +334,7 @@ MAPS = np.stack([np.full((5, 6), -1.4601132), np.full((5, 6), 1.4754419)]).astyp
 def answer(heatmap: str = "overlay", maps: Any = MAPS, overlay: bytes | None = b"PNG") -> Any:
     asked = Question(b"", "predicted", heatmap, "balanced")
     judged = judge(LOGITS, asked, CARD)
-    said = response.answer(CARD, asked, judged, "id-1", LOGITS, maps, overlay)
+    said = response.answer(CARD, asked, judged, "id-1", [(LOGITS, maps)], overlay)
     return json.loads(response.encode(said))
 
 

@@ -159,7 +159,7 @@ def test_a_failed_crosscheck_is_loud(trained: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_archive_holds_all_it_needs(trained: Path, tmp_path: Path) -> None:
     examples = torch.randint(0, 256, (4, 32, 32), dtype=torch.uint8)
-    path = archive.archive(trained / "small", "1.0", tmp_path / "store")
+    path = archive.archive(trained / "small", "1.0", tmp_path / "store", tmp_path)
     assert path.name == "small-1.0.mar"
     with zipfile.ZipFile(path) as packed:
         names = set(packed.namelist())
@@ -179,7 +179,7 @@ def test_the_archive_holds_all_it_needs(trained: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(maps, expected_maps, atol=1e-4)
         np.testing.assert_allclose(maps.mean((2, 3)) + card["bias"], logits, atol=1e-4)
     with pytest.raises(ArchiveError, match="numbers and dots"):
-        archive.archive(trained / "small", "new", tmp_path / "store")
+        archive.archive(trained / "small", "new", tmp_path / "store", tmp_path)
     with torch.no_grad():
         network.head.bias += 0.01
     with pytest.raises(ExportError, match="differ"):
@@ -310,6 +310,6 @@ def test_what_was_never_judged_is_not_archived(
     monkeypatch.setitem(recipes.PRESETS["quick"], "small", (QUICK,))
     folder = run.train(Options(data=images, preset="quick", networks=("small",), init="scratch"))
     with pytest.raises(ArchiveError, match="never judged"):
-        archive.archive(folder / "small", "1.0", tmp_path / "store")
+        archive.archive(folder / "small", "1.0", tmp_path / "store", tmp_path)
     with pytest.raises(PublishError, match="never judged"):
         publish.publish(folder)

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,15 +148,18 @@ def _archive_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _archive(parsed: argparse.Namespace) -> None:
-    from train import archive, publish
+    from train import archive, publish, together
 
     found = archive.sources(parsed.run, LATEST, publish.FOLDER)
-    names = parsed.networks or tuple(found)
-    for name in names:
-        if name not in found:
-            raise archive.ArchiveError(f"there is no trained {name}: make train NETWORKS={name}")
-        path = archive.archive(found[name], parsed.version, parsed.store)
-        log.info("%s, %.0f MB, from %s", path, path.stat().st_size / 1e6, found[name])
+    names = list(parsed.networks or found)
+    if len(names) > 1 and together.NAME in found and together.NAME not in names:
+        names.append(together.NAME)
+    with tempfile.TemporaryDirectory() as graphs:
+        for name in names:
+            if name not in found:
+                raise archive.ArchiveError(f"there is no trained {name}: make train first")
+            path = archive.archive(found[name], parsed.version, parsed.store, Path(graphs))
+            log.info("%s, %.0f MB, from %s", path, path.stat().st_size / 1e6, found[name])
     log.info("next: make serve")
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 import handlers
-from train import checkpoint, phantoms
+from train import checkpoint, phantoms, together
+from train.checkpoint import Card
 from train.export import GRAPH, export, verify
 from train.networks import NETWORKS
 
@@ -28,63 +29,95 @@ def sources(run: Path | None, latest: Path, published: Path) -> dict[str, Path]:
     """Networks by name, and what to load each from: a run's folders, or published files.
 
     The run that is named; else the latest; else, where nothing was trained, what is published.
+    Several networks are there together too, under the name `pneumonia`.
 
     Raises:
         ArchiveError: nothing is there.
     """
+    names = [*NETWORKS, together.NAME]
     folder = run or latest
-    found = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{checkpoint.CARD}"))}
-    found = {name: found[name] for name in NETWORKS if name in found}
+    found = {path.parent.name: path.parent for path in folder.glob(f"*/{checkpoint.CARD}")}
     if not found and run is None:
-        found = {path.stem: path for path in sorted(published.glob("*.safetensors"))}
+        found = {path.stem: path.with_suffix(".safetensors") for path in published.glob("*.json")}
         log.info("nothing was trained here: the published networks of %s are packed", published)
+    found = {name: found[name] for name in names if name in found}
     if not found:
         raise ArchiveError(f"{folder} holds no finished network: train one with make train")
     return found
 
 
-def archive(weights: Path, version: str, store: Path) -> Path:
+def archive(weights: Path, version: str, store: Path, graphs: Path) -> Path:
     """Pack the network in a folder of weights and card, or in a published file; its archive's path.
 
-    The graph is compared with the network on phantoms. The archive holds the graph, the card and
-    the whole `handlers` package, so it serves on a stock TorchServe.
+    A card alone, of several networks, packs them together. Each graph is compared with its network
+    on phantoms; what lies in the folder `graphs` already is not exported again. The archive holds
+    the graphs, the card and the whole `handlers` package, so it serves on a stock TorchServe.
 
     Raises:
-        ArchiveError: the version is no version, the network was never judged, or
-            torch-model-archiver fails.
+        ArchiveError: the version is no version, a network was never judged or is not the one that
+            was judged together with the other, or torch-model-archiver fails.
         ExportError: graph and network differ.
     """
     if not re.fullmatch(r"\d+(\.\d+)*", version):
         raise ArchiveError(f"VERSION={version}: a version is numbers and dots, such as 1.0")
-    network, card = checkpoint.load(weights)
-    name = card["network"]
-    if "temperature" not in card:
-        raise ArchiveError(f"{weights} was never judged: run make evaluate")
+    card = checkpoint.read_card(weights)
     with tempfile.TemporaryDirectory() as folder:
         staging = Path(folder) / "extra"  # its content lands beside the entry, folders kept
         staging.mkdir()
-        graph = Path(folder) / GRAPH
-        export(network, card["input"]["size"], graph)
-        difference = verify(network, graph, _examples(card["input"]["size"]))
-        log.info("%s: graph and network differ by at most %.1e in logits", name, difference)
-        card = {
-            **card,
-            "version": version,
-            "graph": {
-                "file": GRAPH,
-                "sha256": checkpoint.sha256(graph),
-                "max_logit_difference": difference,
-            },
-        }
+        if "members" in card:
+            members = [
+                _with_graph(_member(weights, one), graphs, staging / f"{one['network']}.onnx")
+                for one in card["members"]
+            ]
+            card = {**card, "members": members}
+        else:
+            card = _with_graph(weights, graphs, staging / GRAPH)
+        card = {**card, "version": version}
         (staging / checkpoint.CARD).write_text(json.dumps(card, indent=2) + "\n")
         package = Path(handlers.__file__).parent
         shutil.copytree(
             package, staging / package.name, ignore=shutil.ignore_patterns("__pycache__")
         )
-        target = store / f"{name}-{version}.mar"
+        target = store / f"{card['network']}-{version}.mar"
         if target.is_file():
             log.warning("%s is replaced", target)
-        return _pack(name, version, graph, package / "classifier.py", staging, target)
+        return _pack(card["network"], version, package / "classifier.py", staging, target)
+
+
+def _member(together: Path, member: Card) -> Path:
+    """Where the weights lie that belong to a card of several networks."""
+    name = member["network"]
+    published = together.suffix == ".safetensors"
+    path = together.with_stem(name) if published else together.with_name(name)
+    found = checkpoint.read_card(path)["weights_sha256"]
+    if found != member["weights_sha256"]:
+        raise ArchiveError(
+            f"{together} was judged with another {name} (sha256 {member['weights_sha256'][:12]}, "
+            f"now {found[:12]}): run make evaluate"
+        )
+    return path
+
+
+def _with_graph(weights: Path, graphs: Path, target: Path) -> Card:
+    """Export a network to a file; its card with what was exported."""
+    network, card = checkpoint.load(weights)
+    if "temperature" not in card:
+        raise ArchiveError(f"{weights} was never judged: run make evaluate")
+    size = card["input"]["size"]
+    graph = graphs / f"{card['weights_sha256']}.onnx"
+    if not graph.is_file():
+        export(network, size, graph)
+    shutil.copy(graph, target)
+    difference = verify(network, target, _examples(size))
+    log.info("%s: graph and network differ by at most %.1e in logits", card["network"], difference)
+    return {
+        **card,
+        "graph": {
+            "file": target.name,
+            "sha256": checkpoint.sha256(target),
+            "max_logit_difference": difference,
+        },
+    }
 
 
 def _examples(size: int, count: int = 8) -> torch.Tensor:
@@ -93,16 +126,15 @@ def _examples(size: int, count: int = 8) -> torch.Tensor:
     return torch.from_numpy(np.stack(drawn))
 
 
-def _pack(name: str, version: str, graph: Path, entry: Path, staging: Path, target: Path) -> Path:
+def _pack(name: str, version: str, entry: Path, staging: Path, target: Path) -> Path:
     """Run torch-model-archiver to the side, then rename."""
-    side = graph.parent / "packed"
+    side = staging.parent / "packed"
     side.mkdir()
     target.parent.mkdir(parents=True, exist_ok=True)
     command = [Path(sys.executable).with_name("torch-model-archiver")]
     options = {
         "--model-name": name,
         "--version": version,
-        "--serialized-file": graph,
         "--handler": entry,
         "--extra-files": staging,
         "--export-path": side,

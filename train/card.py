@@ -66,20 +66,28 @@ def raw_bias(card: Card) -> list[float]:
 
 
 def complete(card: Card, judged: Judged, scale: float, dataset: Dataset) -> Card:
-    """The card with what judging found; `scale`, in logits, is where an overlay saturates.
+    """The card with what judging found; `scale`, in logits, is where an overlay saturates."""
+    found = summary(judged, dataset)
+    return {
+        **card,
+        **found,
+        "map": {**card["map"], "scale": scale},
+        # The offset is in the bias already.
+        "calibration": {**found["calibration"], "raw_bias": raw_bias(card)},
+    }
 
-    The prevalence on the card is that among the images that probabilities were fitted on: the one
-    they assume.
+
+def summary(judged: Judged, dataset: Dataset) -> dict[str, Any]:
+    """What judging found, for a card.
+
+    The prevalence is that among the images that probabilities were fitted on: the one they assume.
     """
     figures = judged.parts
     return {
-        **card,
         "ages": dataset.ages,
-        "map": {**card["map"], "scale": scale},
         "temperature": judged.calibration.temperature,
         "calibration": {
-            "offset": judged.calibration.offset,  # is in the bias already
-            "raw_bias": raw_bias(card),
+            "offset": judged.calibration.offset,
             "prevalence": float(dataset.labels[dataset.rows(split.CALIBRATE)].mean()),
         },
         "operating_points": {k: asdict(v) for k, v in judged.operating_points.items()},

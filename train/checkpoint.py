@@ -66,14 +66,10 @@ def load(path: Path) -> tuple[Classifier, Card]:
     Raises:
         CheckpointError: something is missing, or the weights are not those of the card.
     """
-    published = path.suffix == ".safetensors"
-    weights, beside = (
-        (path, path.with_suffix(".json")) if published else (path / WEIGHTS, path / CARD)
-    )
-    for file in (weights, beside):
-        if not file.is_file():
-            raise CheckpointError(f"there is no {file}: build it with make train")
-    card: Card = json.loads(beside.read_text())
+    card = read_card(path)
+    weights = path if _is_published(path) else path / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(f"there is no {weights}: build it with make train")
     found = sha256(weights)
     if found != card["weights_sha256"]:
         raise CheckpointError(
@@ -83,6 +79,23 @@ def load(path: Path) -> tuple[Classifier, Card]:
     network = build(card["network"], dilated=card["map"]["dilated"])
     network.load_state_dict(read_weights(weights))
     return network.eval(), card
+
+
+def read_card(path: Path) -> Card:
+    """The card in a folder, or beside a published file.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    file = path.with_suffix(".json") if _is_published(path) else path / CARD
+    if not file.is_file():
+        raise CheckpointError(f"there is no {file}: build it with make train")
+    card: Card = json.loads(file.read_text())
+    return card
+
+
+def _is_published(path: Path) -> bool:
+    return path.suffix == ".safetensors"
 
 
 def weights_file(path: Path, network: str) -> Path:
@@ -133,6 +146,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text to the side, then rename it."""
     side = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         side.write_text(text)
         side.rename(path)
     except OSError as error:

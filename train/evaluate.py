@@ -10,13 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from train import augment, card, checkpoint, crosscheck, data, figures, judge, lungs, report, split
+from train import (
+    augment,
+    card,
+    checkpoint,
+    crosscheck,
+    data,
+    figures,
+    judge,
+    lungs,
+    report,
+    split,
+    together,
+)
 from train.cam import explain
 from train.checkpoint import Card
 from train.crosscheck import Check
 from train.data import Dataset
 from train.fit import Epoch
-from train.judge import Judged
+from train.judge import Judged, Maps
 from train.lungs import Finding, Lungs
 from train.networks import CLASSES, Classifier
 from train.options import device
@@ -102,9 +114,11 @@ def evaluate(run: Path, open_test: bool = True) -> Path:
         _set_bias(one.network, card.raw_bias(one.card))
         logits = judge.run_network(one.network, one.dataset, parts, device())
         judged.append(judge.judge_network(one.name, one.dataset, logits))
-    cards = [_complete(one, found) for one, found in zip(trained, judged, strict=True)]
+    maps = [judge.maps_of(one.network, one.dataset, device()) for one in trained]
+    cards = [_complete(*each) for each in zip(trained, judged, maps, strict=True)]
     if len(judged) > 1:
         judged.append(judge.judge_both(trained[0].dataset, judged))
+    together.write(run, cards, judged, maps, trained[0].dataset)
     evidence = {
         one.name: _evidence(one, found)
         for one, found in zip(trained, judged, strict=False)
@@ -166,10 +180,9 @@ def crosscheck_run(run: Path, open_test: bool = True) -> dict[str, Check]:
     return checks
 
 
-def _complete(one: Trained, found: Judged) -> Card:
+def _complete(one: Trained, found: Judged, maps: Maps) -> Card:
     """Fold the offset into the head's bias; weights and card anew."""
-    scale = judge.map_scale(one.network, one.dataset, device())
-    finished = card.complete(one.card, found, scale, one.dataset)
+    finished = card.complete(one.card, found, judge.map_scale(maps), one.dataset)
     raw = np.array([finished["calibration"]["raw_bias"]])
     _set_bias(one.network, found.calibration.shift(raw)[0].tolist())
     finished["bias"] = one.network.head.bias.tolist()

@@ -16,8 +16,10 @@ from train.metrics import Judgement, judge
 from train.networks import Classifier, predict
 
 BOTH = "both"  # the average of the networks' calibrated logits
+UNCHANGED = calibrate.Calibration(temperature=1.0, offset=0.0)
 
 Logits = npt.NDArray[np.float64]  # (N, 2)
+Maps = npt.NDArray[np.float32]  # (N, 2, h, w)
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,24 @@ def run_network(
 
 def judge_network(name: str, dataset: Dataset, logits: Mapping[str, Logits]) -> Judged:
     """Calibration and operating points from `block-calibrate`, figures of every part."""
+    rows = dataset.rows(split.CALIBRATE)
+    calibration = calibrate.fit(logits[split.CALIBRATE], dataset.labels[rows])
+    return _judge(name, dataset, logits, calibration)
+
+
+def judge_both(dataset: Dataset, judged: Sequence[Judged]) -> Judged:
+    """The networks together: the mean of their calibrated logits, as it is served."""
+    together = {
+        part: np.mean([one.logits[part] / one.calibration.temperature for one in judged], axis=0)
+        for part in judged[0].logits
+    }
+    return _judge(BOTH, dataset, together, UNCHANGED)
+
+
+def _judge(
+    name: str, dataset: Dataset, logits: Mapping[str, Logits], calibration: calibrate.Calibration
+) -> Judged:
     labels = {part: dataset.labels[dataset.rows(part)] for part in logits}
-    calibration = calibrate.fit(logits[split.CALIBRATE], labels[split.CALIBRATE])
     logits = {part: calibration.shift(values) for part, values in logits.items()}
     scores = {
         part: probabilities(values, calibration.temperature)[:, 1]
@@ -104,19 +122,15 @@ def judge_network(name: str, dataset: Dataset, logits: Mapping[str, Logits]) -> 
     return Judged(name, calibration, points, logits, parts)
 
 
-def judge_both(dataset: Dataset, judged: Sequence[Judged]) -> Judged:
-    """The networks together: their calibrated logits' mean, calibrated once more."""
-    together = {
-        part: np.mean([one.logits[part] / one.calibration.temperature for one in judged], axis=0)
-        for part in judged[0].logits
-    }
-    return judge_network(BOTH, dataset, together)
-
-
-def map_scale(network: Classifier, dataset: Dataset, device: torch.device) -> float:
-    """Where an overlay's colour saturates: the 99.5th percentile, in logits, of the positive part
-    of the maps on calibration images."""
+def maps_of(network: Classifier, dataset: Dataset, device: torch.device) -> Maps:
+    """Maps (N, 2, h, w), in logits, of the calibration images."""
     pixels = torch.from_numpy(dataset.pixels[dataset.rows(split.CALIBRATE)])
     maps = [explain(network, part.to(device))[1].cpu() for part in torch.split(pixels, 64)]
-    values = torch.cat(maps).clamp(min=0).numpy()
-    return max(float(np.percentile(values, 99.5)), 1e-6)
+    found: Maps = torch.cat(maps).numpy()
+    return found
+
+
+def map_scale(maps: Maps) -> float:
+    """Where an overlay's colour saturates: the 99.5th percentile, in logits, of maps' positive
+    part."""
+    return max(float(np.percentile(maps.clip(min=0), 99.5)), 1e-6)

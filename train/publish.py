@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from train import checkpoint, evaluate, judge, split
+from train import checkpoint, evaluate, judge, split, together
 from train.evaluate import Trained
 from train.networks import Classifier, build
 
@@ -43,7 +43,15 @@ def publish(run: Path, names: Sequence[str] | None = None, folder: Path = FOLDER
             }
             checkpoint.save(one.folder, rounded, {**one.card, checkpoint.HALF: facts})
     evaluate.evaluate(run)
-    return [_copy(one, folder) for one in chosen]
+    written = [
+        _copy(one.folder / checkpoint.WEIGHTS, folder / f"{one.name}.safetensors") for one in chosen
+    ]
+    for one in chosen:
+        _copy(one.folder / checkpoint.CARD, folder / f"{one.name}.json")
+    joint = run / together.NAME / checkpoint.CARD
+    if joint.is_file() and not names:
+        _copy(joint, folder / f"{together.NAME}.json")
+    return written
 
 
 def _checked(one: Trained) -> tuple[Classifier, float]:
@@ -82,16 +90,10 @@ def _difference(one: Trained, rounded: Classifier) -> float:
     )
 
 
-def _copy(one: Trained, folder: Path) -> Path:
-    """Weights and card of a run, as they lie there, under the network's name."""
-    path = folder / f"{one.name}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    for source, target in [
-        (one.folder / checkpoint.WEIGHTS, path),
-        (one.folder / checkpoint.CARD, path.with_suffix(".json")),
-    ]:
-        beside = target.with_name(target.name + ".part")
-        shutil.copy(source, beside)
-        beside.rename(target)
-    log.info("%s: %.0f MB", path, path.stat().st_size / 1e6)
-    return path
+def _copy(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(target.name + ".part")
+    shutil.copy(source, beside)
+    beside.rename(target)
+    log.info("%s: %.0f MB", target, target.stat().st_size / 1e6)
+    return target

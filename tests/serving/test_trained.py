@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ import requests
 import torch
 
 from handlers import pixels
-from tests.serving.conftest import client, new_place
+from tests.serving.conftest import Place, client, new_place
 from tests.small import RECIPE
-from train import archive, checkpoint, evaluate, recipes, run
+from train import checkpoint, evaluate, recipes, run
+from train.__main__ import main
 from train.cam import explain
 from train.judge import probabilities
 from train.options import Options
@@ -19,34 +21,60 @@ from train.recipes import Phase
 
 
 @pytest.mark.usefixtures("small_networks")
-def test_the_server_answers_as_the_network_did_offline(
+def test_the_server_answers_as_the_networks_did_offline(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = new_place(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(
-        recipes.PRESETS["quick"], "small", (replace(RECIPE, phases=(Phase(32, 3),)),)
-    )
-    folder = run.train(Options(data=images, preset="quick", networks=("small",), init="scratch"))
+    recipe = replace(RECIPE, phases=(Phase(32, 3),))
+    for name in ("small", "small-frozen"):
+        monkeypatch.setitem(recipes.PRESETS["quick"], name, (recipe,))
+    names = ("small", "small-frozen")
+    folder = run.train(Options(data=images, preset="quick", networks=names, init="scratch"))
     evaluate.evaluate(folder)
-    archive.archive(folder / "small", "1.0", place.store)
+    assert main(["archive", "--store", str(place.store)]) == 0
     started = client("serve", place)
     assert started.returncode == 0, started.stdout + started.stderr
     try:
-        network, card = checkpoint.load(folder / "small")
         for path in sorted((images / "test").glob("*/*"))[::4]:
-            answer = requests.post(
-                f"{place.inference}/predictions/small", data=path.read_bytes(), timeout=30,
-                headers={"Content-Type": "application/octet-stream"},
-            ).json()  # fmt: skip
             decoded = torch.from_numpy(pixels.decode(path.read_bytes(), 32))[None]
-            logits, maps = explain(network, decoded)
-            expected = probabilities(logits.double().numpy(), card["temperature"])[0, 1]
+            found = [_check(place, folder / name, path, decoded) for name in names]
+            answer = _ask(place, "pneumonia", path)
+            logits, maps = (np.mean(each, axis=0) for each in zip(*found, strict=True))
+            for k, name in enumerate(answer["probability"]):
+                assert answer["logit"][name] == pytest.approx(logits[k], abs=1e-4)
+            expected = probabilities(logits[None], 1.0)[0, 1]
             assert answer["probability"]["PNEUMONIA"] == pytest.approx(expected, abs=1e-5)
-            threshold = card["operating_points"]["balanced"]["threshold"]
-            assert (answer["label"] == "PNEUMONIA") == (expected >= threshold)
-            shown = card["classes"].index(answer["heatmap"]["class"])
-            np.testing.assert_allclose(answer["heatmap"]["map"], maps[0, shown], atol=1e-4)
+            shown = list(answer["probability"]).index(answer["heatmap"]["class"])
+            np.testing.assert_allclose(answer["heatmap"]["map"], maps[shown], atol=1e-4)
+            mean = np.mean(answer["heatmap"]["map"]) + answer["heatmap"]["bias"]
+            assert mean == pytest.approx(logits[shown], abs=1e-3)
+            assert answer["triage"]["decision"] in ("clear", "flag", "review")
     finally:
         stopped = client("stop", place)
     assert stopped.returncode == 0, stopped.stderr
+
+
+def _ask(place: Place, name: str, path: Path) -> Any:
+    return requests.post(
+        f"{place.inference}/predictions/{name}",
+        data=path.read_bytes(),
+        headers={"Content-Type": "application/octet-stream"},
+        timeout=30,
+    ).json()
+
+
+def _check(
+    place: Place, weights: Path, path: Path, decoded: torch.Tensor
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The served answer is that of the network; its logits and maps over its temperature."""
+    network, card = checkpoint.load(weights)
+    answer = _ask(place, weights.name, path)
+    logits, maps = explain(network, decoded)
+    expected = probabilities(logits.double().numpy(), card["temperature"])[0, 1]
+    assert answer["probability"]["PNEUMONIA"] == pytest.approx(expected, abs=1e-5)
+    threshold = card["operating_points"]["balanced"]["threshold"]
+    assert (answer["label"] == "PNEUMONIA") == (expected >= threshold)
+    shown = card["classes"].index(answer["heatmap"]["class"])
+    np.testing.assert_allclose(answer["heatmap"]["map"], maps[0, shown], atol=1e-4)
+    return (logits[0] / card["temperature"]).numpy(), (maps[0] / card["temperature"]).numpy()

@@ -1,0 +1,157 @@
+"""From TorchServe's dict of a request to a question, by the HTTP contract."""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.errors import RequestError
+
+Card = Mapping[str, Any]
+
+OPTIONS = ("class", "heatmap", "operating_point")
+HEATMAPS = ("overlay", "map", "none")
+PREDICTED = "predicted"
+
+_JSON = "application/json"
+_DATA_URL = re.compile(r"data:[^,]*;base64,")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One image's bytes and what is asked about it; `of_class` may be `predicted`.
+
+    `explain` asks for both classes' maps and the erasure test.
+    """
+
+    image: bytes | bytearray
+    of_class: str
+    heatmap: str
+    operating_point: str
+    explain: bool = False
+
+
+def ask(
+    fields: Mapping[str, Any], content_type: str, card: Card, *, explain: bool = False
+) -> Question:
+    """The question in one request, as TorchServe hands it over.
+
+    Query and form give a field each, as bytes, or text where its part says so; a body is the field
+    `body`, and decoded where it says it is JSON. What bears no option's name is the image, or the
+    JSON object that holds it.
+
+    Raises:
+        RequestError: not exactly one image, an unknown option or value, JSON or base64 is broken.
+    """
+    options = {name: value for name, value in fields.items() if name in OPTIONS}
+    others = {name: value for name, value in fields.items() if name not in OPTIONS}
+    if not others:
+        raise RequestError(
+            400, "NoImage", "There is no image: send it as the body, or as the one file of a form."
+        )
+    if len(others) > 1:
+        raise RequestError(
+            400,
+            "ManyImages",
+            f"The fields {_listing(others)} can't all be the image: send exactly one. "
+            f"Options are {_listing(OPTIONS)}.",
+        )
+    (value,) = others.values()
+    if _is_json(value, content_type):
+        value, in_json = _unpack(_object(value))
+        twice = in_json.keys() & options.keys()
+        if twice:
+            raise RequestError(
+                400, "GivenTwice", f"{_listing(sorted(twice))}: give it in the query or in JSON."
+            )
+        options |= in_json
+    elif isinstance(value, str):
+        raise RequestError(
+            415,
+            "NotAnImage",
+            "A text is no image: send the bytes of a JPEG or PNG file, "
+            "with Content-Type application/octet-stream.",
+        )
+    return Question(value, *_choose(options, card), explain)
+
+
+def _is_json(value: Any, content_type: str) -> bool:
+    if not isinstance(value, bytes | bytearray | str):
+        return True  # decoded by TorchServe
+    kind = content_type.partition(";")[0].strip().lower()
+    # TorchServe knows `application/json` alone and hands over all else, broken JSON too, as it
+    # came; gRPC has no types. No image begins with a brace or a bracket.
+    start = value[:64].lstrip()[:1]
+    return kind == _JSON or kind.endswith("+json") or start in (b"{", b"[", "{", "[")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if isinstance(value, bytes | bytearray | str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(
+                400, "BrokenJSON", f"The body is no valid JSON ({str(error)[:200]}): mend it."
+            ) from error
+    if not isinstance(value, dict):
+        raise RequestError(
+            400, "NotAnObject", 'The JSON must be an object: {"image": "<base64>", …}.'
+        )
+    return value
+
+
+def _unpack(document: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """Image and options of a JSON body."""
+    unknown = document.keys() - {"image", *OPTIONS}
+    if unknown:
+        raise RequestError(
+            400,
+            "UnknownKey",
+            f"Unknown JSON keys: {_listing(sorted(unknown))}. "
+            f"Known are image, {_listing(OPTIONS)}.",
+        )
+    image = document.get("image")
+    if not isinstance(image, str):
+        raise RequestError(400, "NoImage", 'Give the image as base64: {"image": "<base64>"}.')
+    prefix = _DATA_URL.match(image[:256])
+    options = {name: value for name, value in document.items() if name != "image"}
+    try:
+        return base64.b64decode(image[prefix.end() if prefix else 0 :], validate=True), options
+    except ValueError as error:
+        raise RequestError(
+            400,
+            "BadBase64",
+            f"The image is no base64 ({error}): encode the file's bytes by RFC 4648, section 4, "
+            "without line breaks.",
+        ) from error
+
+
+def _choose(given: Mapping[str, Any], card: Card) -> tuple[str, str, str]:
+    """Values of class, heatmap and operating point."""
+    known: dict[str, tuple[str, ...]] = {
+        "class": (PREDICTED, *card["classes"]),
+        "heatmap": HEATMAPS,
+        "operating_point": tuple(card["operating_points"]),
+    }
+    chosen = {"operating_point": str(card["default_operating_point"])}
+    for name, values in known.items():
+        value = given.get(name, chosen.get(name, values[0]))
+        if isinstance(value, bytes | bytearray):
+            value = value.decode(errors="replace")
+        if value not in values:
+            raise RequestError(
+                400, "UnknownValue", f"{name} is {_short(value)}: known are {_listing(values)}."
+            )
+        chosen[name] = value
+    return chosen["class"], chosen["heatmap"], chosen["operating_point"]
+
+
+def _listing(names: Any) -> str:
+    return ", ".join(name if name.isprintable() else repr(name) for name in names)[:200]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"
