@@ -15,7 +15,7 @@ from ts.context import Context
 
 from handlers import dicom, ensemble, explanation, heatmap, pixels, response
 from handlers.engine import Engine, Pixels
-from handlers.ensemble import Found
+from handlers.ensemble import Found, Logits, Maps
 from handlers.errors import RefusalError
 from handlers.pixels import Decoded
 from handlers.question import Question, ask
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 CARD = "card.json"
 UNSUITABLE = "PNEUMOCAM_UNSUITABLE"  # refuse or warn: DICOM that is no frontal chest radiograph
 MODALITIES = "PNEUMOCAM_MODALITIES"  # answered without either, in place of CR DX
+GOLDEN_TOLERANCE = 1e-3  # logits
 MAX_ID = 128  # characters of a client's request id that come back
 
 REBUILD = "build the archive again with make archive"
@@ -35,10 +36,11 @@ class Classifier:
     """Answers chest X-rays by the card and the graphs of its archive."""
 
     def initialize(self, context: Context) -> None:
-        """Load card and graphs and run each once, so that the first client does not wait.
+        """Load card and graphs, and let each network answer the archive's golden image.
 
         Raises:
-            RuntimeError: card or graph is missing, or they don't belong together.
+            RuntimeError: card, graph or image is missing or another, or a network does not answer
+                as it did when it was archived.
         """
         folder = Path(context.system_properties["model_dir"])
         if not (folder / CARD).is_file():
@@ -47,14 +49,14 @@ class Classifier:
         self._size: int = self._card["input"]["size"]
         self._policy = _policy(self._card)
         cards = ensemble.members(self._card)
-        self._engines = [Engine(_checked_graph(folder, card["graph"])) for card in cards]
-        blank = np.zeros((self._size, self._size), dtype=np.uint8)
-        for _, maps in self._evaluate([blank])[0]:
-            cells = self._card["map"]["rows"], self._card["map"]["columns"]
-            if maps.shape[1:] != cells:
-                raise RuntimeError(
-                    f"the card says maps of {cells}, they are {maps.shape}: {REBUILD}"
-                )
+        self._engines = [Engine(_checked(folder, card["graph"])) for card in cards]
+        for card, (logits, maps) in zip(cards, self._golden(folder), strict=True):
+            _compare(card, logits, maps)
+
+    def _golden(self, folder: Path) -> list[Found]:
+        """What each network finds on the archive's golden image."""
+        image = _checked(folder, self._card["golden"])
+        return self._evaluate([pixels.decode(image.read_bytes(), self._size)])[0]
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
         """One answer for each request of a batch; what is wrong with one concerns it alone."""
@@ -157,17 +159,31 @@ def _policy(card: Mapping[str, Any]) -> dicom.Policy:
     )
 
 
-def _checked_graph(folder: Path, said: Mapping[str, str]) -> Path:
-    graph = folder / said["file"]
-    if not graph.is_file():
+def _checked(folder: Path, said: Mapping[str, str]) -> Path:
+    """A file of the archive, of the hash that the card says."""
+    path = folder / said["file"]
+    if not path.is_file():
         raise RuntimeError(f"the archive holds no {said['file']}, which its card names: {REBUILD}")
-    with graph.open("rb") as file:
+    with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != said["sha256"]:
         raise RuntimeError(
-            f"{graph.name} has sha256 {found}, its card says {said['sha256']}: {REBUILD}"
+            f"{path.name} has sha256 {found}, its card says {said['sha256']}: {REBUILD}"
         )
-    return graph
+    return path
+
+
+def _compare(card: Mapping[str, Any], logits: Logits, maps: Maps) -> None:
+    """The golden image's logits and map are those on a network's card."""
+    cells = card["map"]["rows"], card["map"]["columns"]
+    if maps.shape[1:] != cells:
+        raise RuntimeError(f"the card says maps of {cells}, they are {maps.shape[1:]}: {REBUILD}")
+    apart = float(np.abs(logits - np.array(card["golden_logits"])).max())
+    if not apart <= GOLDEN_TOLERANCE:
+        raise RuntimeError(
+            f"{card['network']} answers the golden image with logits {logits.tolist()}, its card "
+            f"says {card['golden_logits']}: another runtime or processor computes otherwise here"
+        )
 
 
 def _headers(context: Context, index: int) -> dict[str, str]:

@@ -90,8 +90,11 @@ def write(folder: Path, batch: str = "N", **changes: Any) -> Path:
             "file": "graph.onnx",
             "sha256": hashlib.sha256(graph.read_bytes()).hexdigest(),
         },
+        "golden": {"file": "golden.png", "sha256": hashlib.sha256(picture(100)).hexdigest()},
+        "golden_logits": [-logit(100), logit(100)],
         **changes,
     }
+    (folder / "golden.png").write_bytes(picture(100))
     (folder / "card.json").write_text(json.dumps(card))
     return folder
 
@@ -216,6 +219,15 @@ def test_the_graph_must_be_the_one_of_the_card(tmp_path: Path) -> None:
         started(tmp_path)
     (tmp_path / "card.json").unlink()
     with pytest.raises(RuntimeError, match=r"no card\.json"):
+        started(tmp_path)
+
+
+def test_the_golden_image_must_be_answered_as_before(tmp_path: Path) -> None:
+    started(write(tmp_path, golden_logits=[-logit(100) + 9e-4, logit(100)]))
+    with pytest.raises(RuntimeError, match="resnet50 answers the golden image with logits"):
+        started(write(tmp_path, golden_logits=[-logit(100) + 2e-3, logit(100)]))
+    (write(tmp_path) / "golden.png").write_bytes(picture(101))
+    with pytest.raises(RuntimeError, match=r"golden\.png has sha256"):
         started(tmp_path)
 
 
@@ -446,6 +458,7 @@ def both(folder: Path, temperature: float = 2.0, bias: float = 1.0) -> Path:
         "network": "densenet161",
         "temperature": temperature,
         "bias": [4 - bias, bias - 4],
+        "golden_logits": [-logit(100) - bias, logit(100) + bias],
         "graph": {"file": "other.onnx", "sha256": digest},
     }
     mean = [(a + b / temperature) / 2 for a, b in zip(first["bias"], second["bias"], strict=True)]

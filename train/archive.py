@@ -1,5 +1,6 @@
 """Graph + card + handlers → model_store/<name>-<version>.mar, by torch-model-archiver."""
 
+import io
 import json
 import logging
 import re
@@ -10,13 +11,18 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import torch
 
 import handlers
+from handlers.pixels import decode
 from train import checkpoint, phantoms, together
+from train.cam import explain
 from train.checkpoint import Card
 from train.export import GRAPH, export, verify
-from train.networks import NETWORKS
+from train.networks import NETWORKS, Classifier
+
+GOLDEN = "golden.png"
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +78,13 @@ def archive(weights: Path, version: str, store: Path, graphs: Path) -> Path:
             card = {**card, "members": members}
         else:
             card = _with_graph(weights, graphs, staging / GRAPH)
-        card = {**card, "version": version}
+        golden = staging / GOLDEN
+        golden.write_bytes(_golden_image())
+        card = {
+            **card,
+            "version": version,
+            "golden": {"file": GOLDEN, "sha256": checkpoint.sha256(golden)},
+        }
         (staging / checkpoint.CARD).write_text(json.dumps(card, indent=2) + "\n")
         package = Path(handlers.__file__).parent
         shutil.copytree(
@@ -112,12 +124,26 @@ def _with_graph(weights: Path, graphs: Path, target: Path) -> Card:
     log.info("%s: graph and network differ by at most %.1e in logits", card["network"], difference)
     return {
         **card,
+        "golden_logits": _golden_logits(network, size),
         "graph": {
             "file": target.name,
             "sha256": checkpoint.sha256(target),
             "max_logit_difference": difference,
         },
     }
+
+
+def _golden_image() -> bytes:
+    """A PNG that every worker answers before it serves: a phantom, so of no patient."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(phantoms.draw(0, 0, 1, 224).image).save(file, "PNG")
+    return file.getvalue()
+
+
+def _golden_logits(network: Classifier, size: int) -> list[float]:
+    """What the network itself, not its graph, finds there."""
+    pixels = torch.from_numpy(decode(_golden_image(), size))[None]
+    return [float(value) for value in explain(network, pixels)[0][0]]
 
 
 def _examples(size: int, count: int = 8) -> torch.Tensor:

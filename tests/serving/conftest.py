@@ -147,6 +147,8 @@ def card(network: str, version: str, bias: float, graph: Path) -> dict[str, Any]
         "figures": {"validation": {}, "test": {}},
         "warnings": ["a stand-in that measures brightness"],
         "weights_sha256": "",
+        "golden": {"file": "golden.png", "sha256": hashlib.sha256(picture(100)).hexdigest()},
+        "golden_logits": [-logit(100, bias), logit(100, bias)],
         "graph": {
             "file": "graph.onnx",
             "sha256": hashlib.sha256(graph.read_bytes()).hexdigest(),
@@ -166,6 +168,7 @@ def write_archive(
     write_graph(graph, bias)
     content = json.dumps(card(network, version, bias, graph))
     (staging / "extra" / "card.json").write_text(content)
+    (staging / "extra" / "golden.png").write_bytes(picture(100))
     package = staging / "extra" / "handlers"
     shutil.copytree(ROOT / "handlers", package, ignore=shutil.ignore_patterns("__pycache__"))
     with (package / "__init__.py").open("a") as file:
