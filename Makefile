@@ -22,6 +22,7 @@ VERSION  ?= 1.0
 SEED     ?= 0
 PATIENT  ?=
 MASKS    ?=
+TWINS    ?=
 JUDGE    ?= test
 TRAIN_FLAGS ?=
 IMAGE    ?=
@@ -32,7 +33,7 @@ option = $(if $(2),--$(1) "$(2)")
 
 help:  ## print this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= MASKS= JUDGE= TRAIN_FLAGS=; see README.md'
+	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= MASKS= TWINS= JUDGE= TRAIN_FLAGS=; see README.md'
 
 setup: $(VENV)/.done  ## install the exact environment into .venv (the others do it by themselves)
 
@@ -54,7 +55,7 @@ train: setup  ## train both networks, judge them, cross-check their maps
 	  $(call option,masks,$(MASKS)) --judge $(JUDGE) $(TRAIN_FLAGS)
 
 evaluate: setup  ## judge the last run again
-	@$(RUN) -m train evaluate --judge $(JUDGE)
+	@$(RUN) -m train evaluate --judge $(JUDGE) $(call option,twins,$(TWINS))
 
 crosscheck: setup  ## hook maps against Captum's, on the last run
 	@$(RUN) -m train crosscheck --judge $(JUDGE)

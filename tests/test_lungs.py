@@ -14,6 +14,7 @@ from train.lungs import Lungs, Outside, Swaps
 from train.options import Options
 from train.patients import DataError
 from train.recipes import Phase
+from train.trained import networks_of
 
 MASK = np.zeros((40, 40), np.uint8)
 MASK[10:30, 10:30] = 255  # where the phantoms of tests/small.py are bright
@@ -162,7 +163,7 @@ def test_a_network_learns_to_look_into_the_lungs(
         folder = run.train(options)
         report = evaluate.evaluate(folder).read_text()
         assert "## Where the evidence lies" in report
-        (one,) = evaluate.networks_of(folder)
+        (one,) = networks_of(folder)
         assert one.card["training"]["lungs"]["images"] > 0
         assert one.masks is not None
         rows = one.dataset.rows(split.FIT)

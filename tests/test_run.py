@@ -25,6 +25,7 @@ from train.networks import NETWORKS, build, predict
 from train.options import Options
 from train.publish import PublishError
 from train.recipes import Phase
+from train.trained import networks_of
 
 QUICK = replace(RECIPE, phases=(Phase(32, 3),), dilated=True)
 
@@ -263,7 +264,7 @@ def test_published_weights_are_archived_where_nothing_was_trained(
     assert path.stat().st_size < 0.8 * leg.stat().st_size
 
     # The card's figures are those of these weights.
-    (one,) = evaluate.networks_of(trained)
+    (one,) = networks_of(trained)
     rows = one.dataset.rows("test")
     logits = predict(published, torch.from_numpy(one.dataset.pixels[rows]), 32)
     scores = torch.softmax(logits / card["temperature"], 1)[:, 1]

@@ -103,6 +103,13 @@ def _run_option(parser: argparse.ArgumentParser) -> None:
     _judge_option(parser)
 
 
+def _evaluate_options(parser: argparse.ArgumentParser) -> None:
+    _run_option(parser)
+    parser.add_argument(
+        "--twins", type=Path, help="originals, in class folders, that the data has small copies of"
+    )
+
+
 def _train(parsed: argparse.Namespace) -> None:
     from train import evaluate, run  # torch's and captum's imports take seconds: only when asked
 
@@ -129,7 +136,8 @@ def _train(parsed: argparse.Namespace) -> None:
 def _evaluate(parsed: argparse.Namespace) -> None:
     from train import evaluate
 
-    log.info("report: %s", evaluate.evaluate(parsed.run, parsed.judge == "test"))
+    report = evaluate.evaluate(parsed.run, parsed.judge == "test", parsed.twins)
+    log.info("report: %s", report)
 
 
 def _crosscheck(parsed: argparse.Namespace) -> None:
@@ -233,7 +241,7 @@ def _show(parsed: argparse.Namespace) -> None:
 
 VERBS = (
     Verb("train", "train the networks, then judge and cross-check them", _train_options, _train),
-    Verb("evaluate", "judge a run again: figures, report, cards", _run_option, _evaluate),
+    Verb("evaluate", "judge a run again: figures, report, cards", _evaluate_options, _evaluate),
     Verb("crosscheck", "hook CAM against Captum's LayerGradCam", _run_option, _crosscheck),
     Verb("archive", "pack a run's networks for TorchServe", _archive_options, _archive),
     Verb("publish", "a run's networks into weights/, half precision", _publish_options, _publish),

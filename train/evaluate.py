@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from train import (
     crosscheck,
     data,
     figures,
+    further,
     judge,
-    lungs,
     report,
     split,
     together,
@@ -29,10 +28,10 @@ from train.crosscheck import Check
 from train.data import Dataset
 from train.fit import Epoch
 from train.judge import Judged, Maps
-from train.lungs import Finding, Lungs
 from train.networks import CLASSES, Classifier
 from train.options import device
-from train.run import HISTORY, RUN, masks_of
+from train.run import HISTORY
+from train.trained import Trained, networks_of
 
 log = logging.getLogger(__name__)
 
@@ -45,60 +44,11 @@ class CrosscheckError(RuntimeError):
     """The hook's maps are not Captum's: the explanations can't be trusted."""
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A finished network of a run, with its card and the data at its size."""
-
-    network: Classifier
-    card: Card
-    dataset: Dataset
-    folder: Path
-    masks: Lungs | None
-
-    @property
-    def name(self) -> str:
-        """The network's name."""
-        return str(self.card["network"])
-
-
-def networks_of(run: Path) -> list[Trained]:
-    """The finished networks of a run, with the data they were trained on.
-
-    Raises:
-        CheckpointError: there are none, or the data is not what it was.
-    """
-    if not (run / RUN).is_file():
-        raise checkpoint.CheckpointError(f"{run} is no run: train one with make train")
-    facts = json.loads((run / RUN).read_text())
-    found, datasets = [], {}
-    for name in facts["networks"]:
-        if not (run / name / checkpoint.CARD).is_file():
-            continue
-        network, its_card = checkpoint.load(run / name)
-        size = its_card["input"]["size"]
-        if size not in datasets:
-            datasets[size] = data.load(
-                Path(facts["data"]),
-                size,
-                seed=facts["seed"],
-                patient=facts["patient"],
-                skip_broken=facts["skip_broken"],
-            )
-        if datasets[size].sha256 != its_card["training"]["data"]["sha256"]:
-            raise checkpoint.CheckpointError(
-                f"{facts['data']} has changed since {name} was trained on it: train again"
-            )
-        masks = masks_of(Path(facts["masks"]) if facts.get("masks") else None, datasets[size])
-        found.append(Trained(network, its_card, datasets[size], run / name, masks))
-    if not found:
-        raise checkpoint.CheckpointError(f"{run} holds no finished network: go on with make train")
-    return found
-
-
-def evaluate(run: Path, open_test: bool = True) -> Path:
+def evaluate(run: Path, open_test: bool = True, twins_in: Path | None = None) -> Path:
     """Judge, cross-check and report every network of a run, and all together; the report's path.
 
-    Temperature and operating points go onto the cards.
+    Temperature and operating points go onto the cards. `twins_in` is a folder of originals, by
+    class, of images that the data set has smaller copies of.
 
     Raises:
         CrosscheckError: after the report is written, where the maps disagree.
@@ -119,11 +69,7 @@ def evaluate(run: Path, open_test: bool = True) -> Path:
     if len(judged) > 1:
         judged.append(judge.judge_both(trained[0].dataset, judged))
     together.write(run, cards, judged, maps, trained[0].dataset)
-    evidence = {
-        one.name: _evidence(one, found)
-        for one, found in zip(trained, judged, strict=False)
-        if one.masks is not None
-    }
+    more, pictures = further.examine(trained, judged, main, folder, twins_in)
     checks = _crosscheck(trained, main, folder)
     dataset = trained[0].dataset
     labels = dataset.labels[dataset.rows(main)]
@@ -131,6 +77,8 @@ def evaluate(run: Path, open_test: bool = True) -> Path:
         ("Confusion matrix", figures.confusion(judged, main, folder / "confusion.png")),
         ("ROC", figures.roc(judged, labels, main, folder / "roc.png")),
         ("Reliability", figures.reliability(judged, labels, main, folder / "reliability.png")),
+        ("Decision curve", figures.decision(judged, labels, main, folder / "decision.png")),
+        *pictures,
         ("Learning curves", figures.learning(_histories(trained), folder / "learning.png")),
         *[
             (f"{one.name}: what it looks at", _gallery(one, its_card, found, main, folder))
@@ -141,7 +89,7 @@ def evaluate(run: Path, open_test: bool = True) -> Path:
     ]
     about = _about(run, cards)
     table = data.table(dataset)
-    written = report.write(folder, judged, checks, about, table, labels, drawn, evidence)
+    written = report.write(folder, judged, checks, about, table, labels, drawn, more)
     for found in judged:
         log.info(
             "%s on %s: AUC %.3f, accuracy %.3f",
@@ -192,20 +140,6 @@ def _complete(one: Trained, found: Judged, maps: Maps) -> Card:
 def _set_bias(network: Classifier, bias: list[float]) -> None:
     with torch.no_grad():
         network.head.bias.copy_(torch.tensor(bias))
-
-
-def _evidence(one: Trained, found: Judged) -> dict[str, Finding]:
-    """Where the evidence lies, on those images of `block-select` that have a mask."""
-    assert one.masks is not None
-    rows = one.dataset.rows(split.SELECT)
-    known = one.masks.known[rows]
-    if not known.any():
-        return {}
-    measured = lungs.measure(one.network, one.dataset, one.masks, rows)
-    labels = one.dataset.labels[rows]
-    right = (found.scores(split.SELECT) >= found.threshold) == (labels == 1)
-    patients = one.dataset.patients[rows]
-    return lungs.findings(measured, labels[known], right[known], patients[known])
 
 
 def _spread(dataset: Dataset, part: str, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from handlers import heatmap
-from train import metrics
+from train import doubt, metrics
 from train.crosscheck import Check
 from train.fit import Epoch
-from train.judge import Judged
+from train.judge import UNCHANGED, Judged
 from train.networks import CLASSES
+from train.stress import Borne
 
 Pixels = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
@@ -113,6 +114,8 @@ def reliability(
             (one.scores(part), "C0", "after"),
         ):
             said, true, count = metrics.reliability(labels, scores).T
+            if when == "before" and one.calibration == UNCHANGED:
+                continue
             error = metrics.calibration_error(labels, scores)
             axis.plot(said, true, color=colour, label=f"{when}: error {error:.3f}")
             axis.scatter(said, true, 400 * count / len(labels), color=colour, alpha=0.6)
@@ -121,6 +124,69 @@ def reliability(
         axis.legend(fontsize=8, loc="upper left")
         axis.grid(alpha=0.3)
     figure.suptitle(f"Reliability, {part}")
+    return _save(figure, path)
+
+
+def decision(
+    judged: Sequence[Judged], labels: npt.NDArray[np.int64], part: str, path: Path
+) -> Path:
+    """Decision curves on a part: net benefit by threshold, beside treating all and none."""
+    thresholds = np.linspace(0.01, 0.95, 95)
+    figure, axis = plt.subplots(figsize=(6.5, 4.5))
+    for one in judged:
+        axis.plot(
+            thresholds, metrics.net_benefit(labels, one.scores(part), thresholds), label=one.name
+        )
+    everyone = metrics.net_benefit(labels, np.ones(len(labels)), thresholds)
+    axis.plot(thresholds, everyone, ":", color="grey", label="treat all")
+    axis.axhline(0, color="grey", linestyle="--", label="treat none")
+    share = labels.mean()
+    axis.set(ylim=(-0.05 * share, 1.05 * share), xlabel="threshold", ylabel="net benefit")
+    axis.set_title(f"Decision curve, {part}: {share:.1%} are sick")
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def risk_coverage(
+    name: str,
+    doubts: Mapping[str, npt.NDArray[np.float64]],
+    wrong: npt.NDArray[np.bool_],
+    part: str,
+    path: Path,
+) -> Path:
+    """Error rate among the images answered, when the most doubtful are set aside."""
+    figure, axis = plt.subplots(figsize=(6.5, 4.5))
+    coverage = np.arange(1, len(wrong) + 1) / len(wrong)
+    for measure, values in doubts.items():
+        axis.plot(coverage, doubt.risks(values, wrong), label=measure)
+    axis.axhline(wrong.mean(), color="grey", linestyle=":", label="all answered")
+    axis.set(xlabel="share of the images answered", ylabel="error rate", xlim=(0, 1))
+    axis.set_title(f"{name}, {part}: risk and coverage")
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def stressed(found: Mapping[str, Mapping[str, Borne]], path: Path) -> Path:
+    """AUC and accuracy under each change, a line where they are on the images as they are."""
+    names = list(next(iter(found.values())))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
+    height = 0.8 / len(found)
+    for number, (network, by_change) in enumerate(found.items()):
+        places = np.arange(len(names)) + number * height
+        for axis, key in zip(axes, ("auc", "accuracy"), strict=True):
+            values = [getattr(by_change[name], key) for name in names]
+            axis.barh(places, values, height, color=f"C{number}", label=network)
+            axis.axvline(values[0], color=f"C{number}", linestyle=":")
+    for axis, title in zip(axes, ("AUC", "accuracy"), strict=True):
+        axis.set(xlim=(0.5, 1), xlabel=title)
+        axis.grid(alpha=0.3, axis="x")
+    axes[0].set_yticks(np.arange(len(names)) + height * (len(found) - 1) / 2, names)
+    axes[0].invert_yaxis()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(found), fontsize=8)
+    figure.suptitle("Changed images of block-select")
     return _save(figure, path)
 
 

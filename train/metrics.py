@@ -149,6 +149,19 @@ def per_thousand(sensitivity: float, specificity: float, prevalence: float) -> d
     }
 
 
+def net_benefit(labels: Labels, scores: Scores, thresholds: Scores) -> Scores:
+    """Net benefit (T,) of treating whoever is at or above each threshold, a probability.
+
+    True positives less false ones at the threshold's odds, as a share of all (Vickers and Elkin
+    2006, equation of the box "Net benefit").
+    """
+    positive = scores >= thresholds[:, None]  # (T, N)
+    true = (positive & (labels == 1)).mean(1)
+    false = (positive & (labels == 0)).mean(1)
+    benefit: Scores = true - false * thresholds / (1 - thresholds)
+    return benefit
+
+
 def _recalls(
     labels: Labels,
     predicted: Labels,

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from train import checkpoint, evaluate, judge, split, together
-from train.evaluate import Trained
 from train.networks import Classifier, build
+from train.trained import Trained, networks_of
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def publish(run: Path, names: Sequence[str] | None = None, folder: Path = FOLDER
         PublishError: half precision changes a probability on validation by more than 2e-3, or a
             file would be larger than 60 MB; nothing is written then.
     """
-    chosen = [one for one in evaluate.networks_of(run) if not names or one.name in names]
+    chosen = [one for one in networks_of(run) if not names or one.name in names]
     for one, rounded, difference in [(one, *_checked(one)) for one in chosen]:
         if checkpoint.HALF not in one.card:
             facts = {

@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from train import checkpoint, split
 from train.crosscheck import Check
 from train.judge import Judged
-from train.lungs import Finding
-from train.metrics import SENSITIVITY_READ_OFF, Interval, Judgement, Labels, per_thousand
+from train.metrics import SENSITIVITY_READ_OFF, Judgement, Labels, per_thousand
+from train.sections import Section, with_interval
 
 PREVALENCES = (0.05, 0.20, 0.625)  # the last is that of Kaggle's test images
 
@@ -23,13 +22,12 @@ def write(
     split_table: str,
     labels: Labels,
     figures: Sequence[tuple[str, Path]],
-    evidence: Mapping[str, Mapping[str, Finding]],
+    further: Sequence[Section],
 ) -> Path:
     """Write `metrics.json` and `report.md` into a folder; the report's path.
 
     `about` says what the run was: data, seed, init, preset, warnings. `labels` are those of the
-    part that was judged first. `evidence` holds, by network, where its maps' evidence lies; it is
-    empty without lung masks.
+    part that was judged first. `further` sections follow the figures of all parts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {
@@ -43,10 +41,7 @@ def write(
             }
             for name, check in checks.items()
         },
-        "evidence": {
-            name: {group: asdict(found) for group, found in groups.items()}
-            for name, groups in evidence.items()
-        },
+        **{section.key: section.data for section in further},
     }
     checkpoint.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     sections = [
@@ -58,7 +53,7 @@ def write(
         *[_part(part, judged) for part in _order(judged)],
         _operating_points(judged, labels),
         _thousand(judged, labels),
-        *([_evidence(evidence)] if evidence else []),
+        *[section.text for section in further],
         "## Cross-check of the maps\n",
         "Hook against Captum's LayerGradCam, both classes.\n",
         *[f"- {name}: {check.line()}" for name, check in checks.items()],
@@ -135,7 +130,7 @@ def _calibrated(name: str, found: Judgement, series: Sequence[str]) -> str:
         f"{found.brier:.3f}",
         f"{found.calibration_error:.3f}",
         f"{found.specificity_read_off:.3f}",
-        *[f"{_with(of.recall, of.interval)} of {of.images}" for of in recalls],
+        *[f"{with_interval(of.recall, of.interval)} of {of.images}" for of in recalls],
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -144,16 +139,12 @@ def _figures(name: str, found: Judgement) -> str:
     intervals = found.intervals
     sensitivity, specificity = (found.by_class[k].recall for k in ("PNEUMONIA", "NORMAL"))
     cells = [
-        _with(found.auc, intervals.get("auc")),
-        _with(found.accuracy, intervals["accuracy"]),
-        _with(sensitivity, intervals["sensitivity"]),
-        _with(specificity, intervals["specificity"]),
+        with_interval(found.auc, intervals.get("auc")),
+        with_interval(found.accuracy, intervals["accuracy"]),
+        with_interval(sensitivity, intervals["sensitivity"]),
+        with_interval(specificity, intervals["specificity"]),
     ]
     return f"| {name} | {' | '.join(cells)} |"
-
-
-def _with(value: float, interval: Interval | None) -> str:
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
 def _operating_points(judged: Sequence[Judged], labels: Labels) -> str:
@@ -203,25 +194,4 @@ def _thousand(judged: Sequence[Judged], labels: Labels) -> str:
                     f"| {of['false_alarms']:.0f} | {of['positive_predictive_value']:.1%} "
                     f"| {of['negative_predictive_value']:.1%} |"
                 )
-    return "\n".join(lines) + "\n"
-
-
-def _evidence(evidence: Mapping[str, Mapping[str, Finding]]) -> str:
-    lines = [
-        "## Where the evidence lies\n",
-        f"On images of `{split.SELECT}` whose lungs were drawn by hand. Share of the decision "
-        "map's absolute value inside the lungs, beside the lungs' share of the image; how often "
-        "the map's peak lies inside; how far the decision logit moves, in the mean, when all "
-        "outside the lungs is swapped with another image's, and when the lungs are.\n",
-        "| network | images | | inside | lungs' area | peak inside | outside swapped "
-        "| lungs swapped |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, groups in evidence.items():
-        for group, found in groups.items():
-            lines.append(
-                f"| {name} | {group} | {found.images} | {_with(found.share, found.share_interval)} "
-                f"| {found.area:.3f} | {_with(found.peak, found.peak_interval)} "
-                f"| {found.outside_swapped:.2f} | {found.lungs_swapped:.2f} |"
-            )
     return "\n".join(lines) + "\n"
