@@ -146,6 +146,17 @@ def _crosscheck(parsed: argparse.Namespace) -> None:
     evaluate.crosscheck_run(parsed.run, parsed.judge == "test")
 
 
+def _explain_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, default=LATEST, help="the run's folder")
+    parser.add_argument("--other", type=Path, help="a run of another seed, to compare maps with")
+
+
+def _explain_report(parsed: argparse.Namespace) -> None:
+    from train import explain_report
+
+    log.info("report: %s", explain_report.explain_report(parsed.run, parsed.other))
+
+
 def _archive_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", type=Path, help="the run's folder; default: the last one, else weights/"
@@ -243,6 +254,7 @@ VERBS = (
     Verb("train", "train the networks, then judge and cross-check them", _train_options, _train),
     Verb("evaluate", "judge a run again: figures, report, cards", _evaluate_options, _evaluate),
     Verb("crosscheck", "hook CAM against Captum's LayerGradCam", _run_option, _crosscheck),
+    Verb("explain-report", "are a run's maps right?", _explain_options, _explain_report),
     Verb("archive", "pack a run's networks for TorchServe", _archive_options, _archive),
     Verb("publish", "a run's networks into weights/, half precision", _publish_options, _publish),
     Verb("show", "answers and overlays for a folder, without a server", _show_options, _show),

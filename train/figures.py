@@ -37,7 +37,8 @@ class Example:
     right: bool
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG and close it; its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
     plt.close(figure)
@@ -66,7 +67,7 @@ def confusion(judged: Sequence[Judged], part: str, path: Path) -> Path:
         axis.set_yticklabels(CLASSES, rotation=90, va="center")
         axis.set_title(f"{one.name}, threshold {one.threshold:.3f}", fontsize=10)
     figure.suptitle(f"Confusion matrix, {part}, operating point balanced")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def roc(judged: Sequence[Judged], labels: npt.NDArray[np.int64], part: str, path: Path) -> Path:
@@ -95,7 +96,7 @@ def roc(judged: Sequence[Judged], labels: npt.NDArray[np.int64], part: str, path
         axis.set(xlabel="1 − specificity", ylabel="sensitivity")
         axis.grid(alpha=0.3)
     figure.suptitle(f"ROC, {part}")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def reliability(
@@ -124,7 +125,7 @@ def reliability(
         axis.legend(fontsize=8, loc="upper left")
         axis.grid(alpha=0.3)
     figure.suptitle(f"Reliability, {part}")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def decision(
@@ -145,7 +146,7 @@ def decision(
     axis.set_title(f"Decision curve, {part}: {share:.1%} are sick")
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def risk_coverage(
@@ -165,7 +166,7 @@ def risk_coverage(
     axis.set_title(f"{name}, {part}: risk and coverage")
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def stressed(found: Mapping[str, Mapping[str, Borne]], path: Path) -> Path:
@@ -187,7 +188,7 @@ def stressed(found: Mapping[str, Mapping[str, Borne]], path: Path) -> Path:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(found), fontsize=8)
     figure.suptitle("Changed images of block-select")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def learning(histories: Mapping[str, Sequence[Epoch]], path: Path) -> Path:
@@ -207,7 +208,7 @@ def learning(histories: Mapping[str, Sequence[Epoch]], path: Path) -> Path:
                     axis.axvline(after.number - 0.5, color="grey", linestyle=":")
             axis.legend(fontsize=8)
             axis.grid(alpha=0.3)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def gallery(examples: Sequence[Example], scale: float, title: str, path: Path) -> Path:
@@ -229,7 +230,7 @@ def gallery(examples: Sequence[Example], scale: float, title: str, path: Path) -
             example.title, fontsize=8, color="black" if example.right else "firebrick"
         )
     figure.suptitle(title)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def crosschecked(pixels: Pixels, check: Check, title: str, path: Path) -> Path:
@@ -252,7 +253,7 @@ def crosschecked(pixels: Pixels, check: Check, title: str, path: Path) -> Path:
     for axis, name in zip(axes[0], ("image", "hook", "Captum LayerGradCam"), strict=False):
         axis.set_title(name, fontsize=9)
     figure.suptitle(title)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def augmented(pixels: Pixels, title: str, path: Path) -> Path:
@@ -262,4 +263,4 @@ def augmented(pixels: Pixels, title: str, path: Path) -> Path:
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         axis.axis("off")
     figure.suptitle(title)
-    return _save(figure, path)
+    return save(figure, path)

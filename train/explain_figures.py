@@ -1,0 +1,55 @@
+"""Figures of the tests of maps."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from train.faithful import Curves, Maps, Pixels
+from train.figures import save
+
+
+def deletion(drawn: Mapping[str, Curves], name: str, path: Path) -> Path:
+    """Mean probability of the predicted class as pixels go and come, by order."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    for axis, kind in zip(axes, ("deletion", "insertion"), strict=True):
+        for order, curve in drawn.items():
+            values = getattr(curve, kind).mean(0)
+            axis.plot(np.linspace(0, 1, len(values)), values, label=order)
+        axis.set(title=kind, xlabel="share of the image")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("P(predicted class)")
+    axes[1].legend(fontsize=8)
+    figure.suptitle(name)
+    return save(figure, path)
+
+
+def cascade(
+    pixels: Pixels,
+    shown: Sequence[tuple[str, Maps]],
+    correlations: Mapping[str, Mapping[str, Any]],
+    name: str,
+    path: Path,
+) -> Path:
+    """A row for each image (n, S, S): itself, then its map after each stage, to its own scale."""
+    figure, axes = plt.subplots(
+        len(pixels),
+        1 + len(shown),
+        figsize=(1.7 * (1 + len(shown)), 1.9 * len(pixels)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for row, image in enumerate(pixels):
+        axes[row, 0].imshow(image, cmap="gray", vmin=0, vmax=255)
+        for axis, (_, maps) in zip(axes[row, 1:], shown, strict=True):
+            reach = max(float(np.abs(maps[row]).max()), 1e-12)
+            axis.imshow(maps[row], cmap="RdBu_r", vmin=-reach, vmax=reach)
+    for axis, (stage, _) in zip(axes[0, 1:], shown, strict=True):
+        known = correlations.get(stage)
+        axis.set_title(stage if known is None else f"{stage}\nr = {known['mean']:.2f}", fontsize=9)
+    for axis in axes.flat:
+        axis.axis("off")
+    figure.suptitle(f"{name}: weights drawn anew from the head down")
+    return save(figure, path)
