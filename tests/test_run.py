@@ -21,7 +21,7 @@ from train.cam import explain
 from train.checkpoint import CheckpointError
 from train.export import GRAPH, ExportError, verify
 from train.fit import fit
-from train.networks import NETWORKS, build, predict
+from train.networks import NETWORKS, build, initialise, predict
 from train.options import Options
 from train.publish import PublishError
 from train.recipes import Phase
@@ -44,7 +44,8 @@ def trained(
 
 
 def train_small(images: Path, **options: object) -> Path:
-    chosen = Options(data=images, preset="quick", networks=("small",), init="scratch", **options)  # type: ignore[arg-type]
+    options = {"init": "scratch", **options}
+    chosen = Options(data=images, preset="quick", networks=("small",), **options)  # type: ignore[arg-type]
     folder = run.train(chosen)
     evaluate.evaluate(folder)
     return folder
@@ -288,6 +289,25 @@ def test_published_weights_are_archived_where_nothing_was_trained(
     assert "sha256" in caplog.text.splitlines()[-1]
     assert main(["archive", "--run", "runs/other"]) == 1
     assert "train one with make train" in caplog.text.splitlines()[-1]
+
+
+def test_training_goes_on_from_published_weights(
+    trained: Path, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(FileNotFoundError, match=r"INIT=published: there is no weights/small"):
+        train_small(images, seed=1, init="published")
+    assert main(["publish"]) == 0
+    folder = train_small(images, seed=1, init="published")
+    path = tmp_path / "weights/small.safetensors"
+    card = checkpoint.read_card(folder / "small")
+    assert card["training"]["init"] == f"sha256:{checkpoint.sha256(path)}"
+    assert "unfreezing from the head down" in caplog.text
+    network, _ = initialise("small", "published")
+    assert torch.equal(network.head.bias, checkpoint.read_weights(path)["head.bias"])
+    with path.open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(CheckpointError, match="take both from one run"):
+        initialise("small", "published")
 
 
 def test_weights_that_half_precision_changes_are_not_published(

@@ -74,7 +74,7 @@ def _network_names(text: str) -> tuple[str, ...]:
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="folder with train/{NORMAL,PNEUMONIA} …")
-    parser.add_argument("--init", help="imagenet, scratch, or weights to go on from")
+    parser.add_argument("--init", help="imagenet, scratch, published, or weights to go on from")
     parser.add_argument("--preset", choices=list(PRESETS), help="how long to train")
     parser.add_argument(
         "--networks", type=_network_names, default=tuple(NETWORKS), help="which, in quotes"
@@ -167,9 +167,9 @@ def _archive_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _archive(parsed: argparse.Namespace) -> None:
-    from train import archive, publish, together
+    from train import archive, checkpoint, together
 
-    found = archive.sources(parsed.run, LATEST, publish.FOLDER)
+    found = archive.sources(parsed.run, LATEST, checkpoint.PUBLISHED)
     names = list(parsed.networks or found)
     if len(names) > 1 and together.NAME in found and together.NAME not in names:
         names.append(together.NAME)

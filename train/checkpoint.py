@@ -15,6 +15,7 @@ from train.networks import Classifier, build
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
+PUBLISHED = Path("weights")  # a file of weights a network, and its card beside it
 HALF = "half_precision"  # on the card: the weights were rounded
 
 Card = dict[str, Any]
@@ -108,6 +109,21 @@ def weights_file(path: Path, network: str) -> Path:
         if candidate.is_file():
             return candidate
     raise FileNotFoundError(f"{path} is no file of weights and no folder with {WEIGHTS}")
+
+
+def published(network: str) -> Path:
+    """The file of a network that comes with the project.
+
+    Raises:
+        FileNotFoundError: it does not, or not to the folder where this was started.
+    """
+    path = PUBLISHED / f"{network}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"INIT=published: there is no {path} here. Start in the project's folder, or choose "
+            "INIT=imagenet, INIT=scratch or a folder of weights."
+        )
+    return path
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -150,12 +150,13 @@ def initialise(
 ) -> tuple[Classifier, str]:
     """A network to fine-tune, and where its weights come from: "imagenet", "scratch" or a hash.
 
-    `init` is "imagenet", "scratch", a folder or file of weights of this network, or None:
-    ImageNet where torchvision can fetch or find them, else scratch with a loud warning.
+    `init` is "imagenet", "scratch", "published", a folder or file of weights of this network, or
+    None: ImageNet where torchvision can fetch or find them, else scratch with a loud warning.
 
     Raises:
         WeightsUnavailableError: `init` is "imagenet" and its weights can't be fetched.
         FileNotFoundError: `init` names a file that is not there.
+        CheckpointError: published weights are not those of their card.
     """
     chosen = architecture(name)
     if init in (None, "imagenet"):
@@ -179,7 +180,11 @@ def initialise(
     from train import checkpoint  # a checkpoint is built from a network, so not at the top
 
     assert init is not None
-    path = checkpoint.weights_file(Path(init), name)
+    if init == "published":
+        path = checkpoint.published(name)
+        checkpoint.load(path)  # the hash is that of the card
+    else:
+        path = checkpoint.weights_file(Path(init), name)
     network.load_state_dict(checkpoint.read_weights(path))
     return network, f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 

@@ -14,7 +14,6 @@ from train.trained import Trained, networks_of
 
 log = logging.getLogger(__name__)
 
-FOLDER = Path("weights")
 TOLERANCE = 2e-3  # of probability, half precision against full
 LARGEST = 60e6  # bytes a network
 PARTS = (split.RANDOM, split.SELECT, split.CALIBRATE)
@@ -24,7 +23,9 @@ class PublishError(RuntimeError):
     """A network is not fit to be published; the message says why."""
 
 
-def publish(run: Path, names: Sequence[str] | None = None, folder: Path = FOLDER) -> list[Path]:
+def publish(
+    run: Path, names: Sequence[str] | None = None, folder: Path = checkpoint.PUBLISHED
+) -> list[Path]:
     """Copy a run's networks to `folder`/<network>.safetensors, each with its card; their paths.
 
     Their weights are rounded to half precision in the run itself, and the run is judged again,

@@ -87,6 +87,8 @@ def train(options: Options, rank: int = 0) -> Path:
             training.set_aside_another()
             _let_others_go()
         training.run(rank)
+        if rank == 0:
+            _point_latest(folder)
     return folder
 
 
@@ -107,7 +109,7 @@ def masks_of(root: Path | None, dataset: Dataset) -> Lungs | None:
 
 
 def _write_down(folder: Path, dataset: Dataset, options: Options, root: Path, chosen: str) -> None:
-    """The split and the options into the run's folder; `latest` points to it."""
+    """The split and the options into the run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     data.write_split(dataset, folder / "split.csv")
     log.info("%s\nthe split, file by file: %s", data.table(dataset), folder / "split.csv")
@@ -121,9 +123,13 @@ def _write_down(folder: Path, dataset: Dataset, options: Options, root: Path, ch
         "networks": list(options.networks),
     }
     checkpoint.write_text(folder / RUN, json.dumps(facts, indent=2) + "\n")
-    side = options.runs / f".{LATEST}.{os.getpid()}"
+
+
+def _point_latest(folder: Path) -> None:
+    """`latest` is the run that finished a network last."""
+    side = folder.with_name(f".{LATEST}.{os.getpid()}")
     side.symlink_to(folder.name)
-    side.replace(options.runs / LATEST)
+    side.replace(folder.with_name(LATEST))
 
 
 @dataclass(frozen=True)
