@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from train import checkpoint, evaluate, judge, split, together
+from train import checkpoint, evaluate, judge, model_card, split, together
 from train.networks import Classifier, build
 from train.trained import Trained, networks_of
 
 log = logging.getLogger(__name__)
 
+REPORT = Path("docs/results/published")
 TOLERANCE = 2e-3  # of probability, half precision against full
 LARGEST = 60e6  # bytes a network
 PARTS = (split.RANDOM, split.SELECT, split.CALIBRATE)
@@ -23,18 +24,18 @@ class PublishError(RuntimeError):
     """A network is not fit to be published; the message says why."""
 
 
-def publish(
-    run: Path, names: Sequence[str] | None = None, folder: Path = checkpoint.PUBLISHED
-) -> list[Path]:
-    """Copy a run's networks to `folder`/<network>.safetensors, each with its card; their paths.
+def publish(run: Path, names: Sequence[str] | None = None, project: Path = Path()) -> list[Path]:
+    """Copy a run's networks to weights/<network>.safetensors, each with its card; their paths.
 
     Their weights are rounded to half precision in the run itself, and the run is judged again,
-    test images included: the figures on a card are those of the very weights beside it.
+    test images included: the figures on a card are those of the very weights beside it. The report
+    goes to docs/results/published, and docs/model-card.md is written from it.
 
     Raises:
         PublishError: half precision changes a probability on validation by more than 2e-3, or a
             file would be larger than 60 MB; nothing is written then.
     """
+    folder = project / checkpoint.PUBLISHED
     chosen = [one for one in networks_of(run) if not names or one.name in names]
     for one, rounded, difference in [(one, *_checked(one)) for one in chosen]:
         if checkpoint.HALF not in one.card:
@@ -52,6 +53,14 @@ def publish(
     joint = run / together.NAME / checkpoint.CARD
     if joint.is_file() and not names:
         _copy(joint, folder / f"{together.NAME}.json")
+    report = project / REPORT
+    shutil.rmtree(report, ignore_errors=True)
+    shutil.copytree(run / "report", report)
+    log.info("report: %s", report)
+    log.info(
+        "model card: %s",
+        model_card.write(folder, report / "metrics.json", project / model_card.PATH),
+    )
     return written
 
 

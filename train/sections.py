@@ -27,7 +27,8 @@ def with_interval(value: float, interval: Interval | None) -> str:
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -47,7 +48,7 @@ def differences(found: Sequence[Difference], part: str) -> Section:
         "## Differences\n\n"
         f"On {part}, the same draws for both: one network is better where the interval excludes 0. "
         "DeLong's interval, for reference, takes the images of one patient for independent.\n\n"
-        + _table(["", "AUC", "accuracy at balanced", "AUC, DeLong"], rows)
+        + table(["", "AUC", "accuracy at balanced", "AUC, DeLong"], rows)
     )
     return Section("differences", text, [asdict(one) for one in found])
 
@@ -67,7 +68,7 @@ def stressed(found: Mapping[str, Mapping[str, Borne]]) -> Section:
         "## Changed images\n\n"
         f"On `{split.SELECT}`, as it is and changed, always the same way: what another hospital's "
         "images might look like. The mean is over the changes but inversion.\n\n"
-        + _table(["network", "change", "AUC", "log-loss", "accuracy at balanced"], rows)
+        + table(["network", "change", "AUC", "log-loss", "accuracy at balanced"], rows)
     )
     data = {
         network: {
@@ -95,7 +96,7 @@ def doubts(name: str, part: str, found: Mapping[str, Doubt]) -> Section:
         "## Doubt\n\n"
         f"{name} on {part}, operating point `balanced`: which share of the errors is among the "
         "most doubtful images, and the error rate in the mean over all coverages.\n\n"
-        + _table(head, rows)
+        + table(head, rows)
     )
     return Section("doubt", text, {measure: asdict(one) for measure, one in found.items()})
 
@@ -110,7 +111,7 @@ def twins(found: Mapping[str, Twins]) -> Section:
         "## Originals and their small copies\n\n"
         "Difference of P(PNEUMONIA) between two copies of one image, in the median and at most, "
         "and how many labels change at `balanced`.\n\n"
-        + _table(["network", "images", "median", "largest", "labels changed"], rows)
+        + table(["network", "images", "median", "largest", "labels changed"], rows)
     )
     return Section("twins", text, {network: asdict(one) for network, one in found.items()})
 
@@ -138,7 +139,7 @@ def evidence(found: Mapping[str, Mapping[str, Finding]]) -> Section:
         "map's absolute value inside the lungs, beside the lungs' share of the image; how often "
         "the map's peak lies inside; how far the decision logit moves, in the mean, when all "
         "outside the lungs is swapped with another image's, and when the lungs are.\n\n"
-        + _table([*head, "outside swapped", "lungs swapped"], rows)
+        + table([*head, "outside swapped", "lungs swapped"], rows)
     )
     data = {n: {group: asdict(one) for group, one in groups.items()} for n, groups in found.items()}
     return Section("evidence", text, data)
