@@ -157,6 +157,28 @@ def _explain_report(parsed: argparse.Namespace) -> None:
     log.info("report: %s", explain_report.explain_report(parsed.run, parsed.other))
 
 
+def _shortcuts_options(parser: argparse.ArgumentParser) -> None:
+    _split_options(parser)
+    parser.add_argument("--masks", type=Path, help="lungs: folder/<class>/<image's name>.png")
+    parser.add_argument("--out", type=Path, default=Path("runs/shortcuts"), help="where to")
+    _judge_option(parser)
+
+
+def _shortcuts(parsed: argparse.Namespace) -> None:
+    from train import data, run, shortcuts
+
+    dataset = data.load(
+        data_folder(parsed.data),
+        shortcuts.SIZE,
+        seed=parsed.seed,
+        patient=parsed.patient,
+        skip_broken=parsed.skip_broken,
+    )
+    masks = run.masks_of(parsed.masks, dataset)
+    open_test = parsed.judge == "test" and bool(len(dataset.rows("test")))
+    log.info("report: %s", shortcuts.shortcuts(dataset, masks, parsed.out, open_test))
+
+
 def _archive_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", type=Path, help="the run's folder; default: the last one, else weights/"
@@ -255,6 +277,7 @@ VERBS = (
     Verb("evaluate", "judge a run again: figures, report, cards", _evaluate_options, _evaluate),
     Verb("crosscheck", "hook CAM against Captum's LayerGradCam", _run_option, _crosscheck),
     Verb("explain-report", "are a run's maps right?", _explain_options, _explain_report),
+    Verb("shortcuts", "what can be told without lungs", _shortcuts_options, _shortcuts),
     Verb("archive", "pack a run's networks for TorchServe", _archive_options, _archive),
     Verb("publish", "a run's networks into weights/, half precision", _publish_options, _publish),
     Verb("show", "answers and overlays for a folder, without a server", _show_options, _show),
