@@ -1,0 +1,214 @@
+"""What each part of the quick recipe is worth: `python -m benchmarks.ablation --data … --masks …`.
+
+The recipe as it is with three seeds first, whose spread says what is noise; then one change at a
+time. Judged on `block-select`, as it is and under the stress set, and on `random`; never on test.
+Every finished cell is a line in `runs/ablation/`, an unfinished one goes on where it was.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from sklearn.metrics import log_loss, roc_auc_score
+
+from train import checkpoint, data, lungs, memory, sections, split, stress
+from train.calibrate import OperatingPoint
+from train.data import Dataset
+from train.fit import fit
+from train.judge import UNCHANGED, Judged, run_network
+from train.lungs import Lungs
+from train.networks import NETWORKS, Classifier, build
+from train.options import device
+from train.recipes import PRESETS, Phase, Recipe, legs
+
+SEEDS = (0, 1, 2)
+AS_IT_IS = "as it is"
+FOLDER, RESULTS = Path("runs/ablation"), Path("docs/results")
+
+log = logging.getLogger("train")
+
+
+def changes(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipe with one thing changed, by what it is."""
+    strength = recipe.strength
+    larger = tuple(Phase(round(phase.size * 4 / 3), phase.epochs) for phase in recipe.phases)
+    return {
+        "no average of the weights": replace(recipe, average=0.0),
+        "no label smoothing": replace(recipe, label_smoothing=0.0),
+        "no dropout": replace(recipe, dropout=0.0),
+        "no cut-outs": replace(recipe, strength=replace(strength, cutout_share=0.0)),
+        "stretch 0.75 to 1.33": replace(recipe, strength=replace(strength, stretch=0.29)),
+        "not dilated": replace(recipe, dilated=False),
+        "no lung training": replace(recipe, outside=0.0, lung_penalty=0.0),
+        "outside changed, no penalty": replace(recipe, lung_penalty=0.0),
+        "penalty, outside left": replace(recipe, outside=0.0),
+        "a third larger": replace(recipe, phases=larger),
+    }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training, judged without calibration."""
+
+    change: str
+    seed: int
+    select_auc: float
+    select_loss: float
+    stress_auc: float
+    stress_loss: float
+    random_auc: float
+    random_loss: float
+    inside: float | None  # share of the evidence in the lungs
+
+
+def judge(
+    network: Classifier, change: str, seed: int, dataset: Dataset, masks: Lungs | None
+) -> Cell:
+    parts = [split.SELECT, split.RANDOM]
+    logits = run_network(network, dataset, parts, device())
+    of = {part: dataset.labels[dataset.rows(part)] for part in parts}
+    scores = {part: softmax(values, axis=1)[:, 1] for part, values in logits.items()}
+    judged = Judged(change, UNCHANGED, {"balanced": OperatingPoint(0.5, 0, 0)}, logits, {})
+    borne = stress.mean(stress.measure(network, judged, dataset, device()))
+    inside = None
+    if masks is not None:
+        measured = lungs.measure(network, dataset, masks, dataset.rows(split.SELECT))
+        inside = float(measured.share.mean())
+    return Cell(
+        change=change,
+        seed=seed,
+        select_auc=float(roc_auc_score(of[split.SELECT], scores[split.SELECT])),
+        select_loss=float(log_loss(of[split.SELECT], scores[split.SELECT], labels=[0, 1])),
+        stress_auc=borne.auc,
+        stress_loss=borne.log_loss,
+        random_auc=float(roc_auc_score(of[split.RANDOM], scores[split.RANDOM])),
+        random_loss=float(log_loss(of[split.RANDOM], scores[split.RANDOM], labels=[0, 1])),
+        inside=inside,
+    )
+
+
+def train(
+    name: str, change: str, recipe: Recipe, seed: int, root: Path, masks: Path | None
+) -> Cell:
+    dataset = data.load(root, recipe.size)
+    its = lungs.read(masks, dataset.images, recipe.size) if masks else None
+    torch.manual_seed(seed)
+    network = build(name, dilated=recipe.dilated, dropout=recipe.dropout)
+    state = FOLDER / f"{name}-{change}-{seed}.state".replace(" ", "-")
+    epochs = fit(
+        network, name, dataset, recipe,
+        pretrained=False, seed=seed, state=state, device=device(), lungs=its,
+    )  # fmt: skip
+    for epoch in epochs:
+        log.info("%s, seed %d: %s", change, seed, epoch.line())
+    cell = judge(network, change, seed, dataset, its)
+    state.unlink(missing_ok=True)
+    return cell
+
+
+def worth(cells: Sequence[Cell]) -> list[list[str]]:
+    """A row for the three seeds as they are, and for each change its difference from their mean.
+
+    A change counts when log-loss or AUC on `block-select` is better by more than twice the seeds'
+    spread (their standard deviation), under the stress set too, and `random` does not fall by more.
+    """
+    base = [cell for cell in cells if cell.change == AS_IT_IS]
+    keys = ("select_auc", "select_loss", "stress_auc", "stress_loss", "random_auc", "inside")
+    rows = [[AS_IT_IS, *[_spread(base, key) for key in keys], ""]]
+    for cell in cells:
+        if cell.change == AS_IT_IS:
+            continue
+        better = {key: _better(base, cell, key) for key in keys[:-1]}
+        counts = (
+            max(better["select_auc"], better["select_loss"]) > 2
+            and max(better["stress_auc"], better["stress_loss"]) > 2
+            and better["random_auc"] >= -2
+        )
+        differences = [_difference(base, cell, key) for key in keys]
+        rows.append([cell.change, *differences, "yes" if counts else "no"])
+    return rows
+
+
+def _values(base: Sequence[Cell], key: str) -> list[float]:
+    return [value for cell in base if (value := getattr(cell, key)) is not None]
+
+
+def _spread(base: Sequence[Cell], key: str) -> str:
+    values = _values(base, key)
+    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "–"
+
+
+def _better(base: Sequence[Cell], cell: Cell, key: str) -> float:
+    """By how many spreads a change is better."""
+    values = _values(base, key)
+    gain = getattr(cell, key) - float(np.mean(values))
+    sign = -1 if key.endswith("loss") else 1
+    return sign * gain / max(float(np.std(values, ddof=1)), 1e-9)
+
+
+def _difference(base: Sequence[Cell], cell: Cell, key: str) -> str:
+    values, found = _values(base, key), getattr(cell, key)
+    return "–" if found is None or not values else f"{found - np.mean(values):+.4f}"
+
+
+def report(name: str, preset: str, cells: Sequence[Cell]) -> str:
+    head = ["change", "AUC", "log-loss", "AUC, stress", "log-loss, stress", "AUC, random"]
+    return (
+        f"# Ablation\n\n{name}, preset {preset}, from scratch. `block-select` as it is and under "
+        "the stress set, `random`, and the share of the decision map's evidence in the lungs; first "
+        "the recipe as it is, mean and standard deviation of three seeds, then the difference of "
+        "one change with one seed. It counts where log-loss or AUC gains more than twice that "
+        "deviation on both, and `random` does not lose as much.\n\n"
+        + sections.table([*head, "in the lungs", "counts"], worth(cells))
+    )
+
+
+def _done(path: Path) -> list[Cell]:
+    return (
+        [Cell(**json.loads(line)) for line in path.read_text().splitlines()]
+        if path.is_file()
+        else []
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--masks", type=Path)
+    parser.add_argument("--network", choices=list(NETWORKS), default="resnet50")
+    parser.add_argument("--preset", choices=list(PRESETS), default="quick")
+    parser.add_argument("--only", nargs="+", help="some of the changes")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    memory.keep()
+    recipe = legs(options.preset, options.network)[0]
+    wanted: list[tuple[str, Recipe, int]] = [(AS_IT_IS, recipe, seed) for seed in SEEDS]
+    known: Mapping[str, Recipe] = changes(recipe)
+    for change in options.only or known:
+        if change not in known:
+            parser.error(f"unknown change {change!r}: known are {', '.join(known)}")
+        wanted.append((change, known[change], SEEDS[0]))
+    path = FOLDER / f"{options.network}-{options.preset}.jsonl"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for change, its, seed in wanted:
+        if (change, seed) in {(cell.change, cell.seed) for cell in _done(path)}:
+            continue
+        cell = train(options.network, change, its, seed, options.data, options.masks)
+        with path.open("a") as file:
+            file.write(json.dumps(asdict(cell)) + "\n")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    cells = _done(path)
+    text = json.dumps([asdict(cell) for cell in cells], indent=1)
+    checkpoint.write_text(RESULTS / "ablation.json", text + "\n")
+    checkpoint.write_text(RESULTS / "ablation.md", report(options.network, options.preset, cells))
+    log.info("table: %s", RESULTS / "ablation.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The ablation's arithmetic and its resumption, on the small network."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ablation
+from benchmarks.ablation import AS_IT_IS, Cell
+from tests.small import RECIPE
+from train import recipes
+from train.recipes import Phase
+
+
+def cell(change: str, auc: float, seed: int = 0, random: float = 0.9) -> Cell:
+    return Cell(change, seed, auc, 0.3, auc, 0.4, random, 0.2, None)
+
+
+BASE = [cell(AS_IT_IS, auc, seed) for seed, auc in enumerate((0.89, 0.90, 0.91))]  # ± .01
+
+
+def test_a_change_counts_beyond_twice_the_spread() -> None:
+    base = [replace(one, random_auc=auc) for one, auc in zip(BASE, (0.89, 0.9, 0.91), strict=True)]
+    found = {
+        row[0]: row[-1]
+        for row in ablation.worth(
+            [
+                *base,
+                cell("better", 0.921),
+                cell("not enough", 0.919),
+                cell("at random's cost", 0.95, random=0.879),
+                cell("worse", 0.7),
+                replace(cell("not under stress", 0.95), stress_auc=0.9),
+                replace(cell("by loss", 0.9), select_loss=0.2, stress_loss=0.3),
+            ]
+        )
+    }
+    assert found == {
+        AS_IT_IS: "", "better": "yes", "not enough": "no", "at random's cost": "no", "worse": "no",
+        "not under stress": "no", "by loss": "yes",
+    }  # fmt: skip
+    row = ablation.worth([*base, cell("better", 0.921)])[1]
+    assert row[1] == "+0.0210"
+
+
+def test_every_change_changes_one_thing() -> None:
+    recipe = recipes.legs("quick", "resnet50")[0]
+    found = ablation.changes(recipe)
+    assert all(changed != recipe for changed in found.values())
+    assert len(set(found.values())) == len(found)
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_cells_are_trained_once(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(
+        recipes.PRESETS["quick"], "small", (replace(RECIPE, phases=(Phase(24, 1),)),)
+    )
+    words = ["--data", str(images), "--network", "small", "--only", "no dropout"]
+    ablation.main(words)
+    path = tmp_path / "runs/ablation/small-quick.jsonl"
+    before = path.read_text()
+    cells = [json.loads(line) for line in before.splitlines()]
+    assert [(one["change"], one["seed"]) for one in cells] == [
+        (AS_IT_IS, 0), (AS_IT_IS, 1), (AS_IT_IS, 2), ("no dropout", 0),
+    ]  # fmt: skip
+    monkeypatch.setattr(ablation, "train", None)  # nothing is left to do
+    ablation.main(words)
+    assert path.read_text() == before
+    assert "| no dropout |" in (tmp_path / "docs/results/ablation.md").read_text()
+    with pytest.raises(SystemExit):
+        ablation.main([*words, "no such change"])
