@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
+from scipy.special import expit
 from sklearn.metrics import roc_curve
 
 from train.metrics import Labels, Scores, clopper_pearson
@@ -30,6 +31,11 @@ class Calibration:
         """Logits (N, 2) with half of the offset added to PNEUMONIA, half taken from NORMAL."""
         shifted: npt.NDArray[np.float64] = logits + self.offset / 2 * np.array([-1.0, 1.0])
         return shifted
+
+    def scores(self, logits: npt.NDArray[np.float64]) -> Scores:
+        """Probabilities of PNEUMONIA (N,) of logits (N, 2) as trained."""
+        found: Scores = expit((logits[:, 1] - logits[:, 0] + self.offset) / self.temperature)
+        return found
 
 
 def fit(logits: npt.NDArray[np.float64], labels: Labels) -> Calibration:

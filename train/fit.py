@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from train import augment, checkpoint, split
+from train import augment, calibrate, checkpoint, split
 from train.cam import capture
 from train.data import Dataset
 from train.lungs import Lungs, Outside, evidence_outside, swap
@@ -31,7 +31,8 @@ SAVE_EVERY = 120.0  # seconds between states written within an epoch
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave. Losses in nats, on the averaged weights; `left` in seconds."""
+    """What one epoch gave, on the averaged weights. Losses in nats, that of `block-select` after
+    calibration on itself; `left` in seconds."""
 
     number: int  # from 1
     epochs: int
@@ -133,7 +134,7 @@ class _Run:
         self.losses: list[float] = []
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
-        self.best_figures = (-math.inf, -math.inf)  # AUC, loss with its sign turned
+        self.best_figures = (-math.inf, -math.inf)  # loss with its sign turned, AUC
         self.waited = 0
 
         self.masks: Tensor | None = None
@@ -190,10 +191,10 @@ class _Run:
         select_loss, select_auc = self._validate(split.SELECT, size)
         _, random_auc = self._validate(split.RANDOM, size)
         final = size == self.recipe.size
-        # On few images many epochs part the classes: then the smaller loss decides.
-        better = final and (select_auc, -select_loss) > self.best_figures
+        # Not the AUC first: near 1 it moves by a few pairs of images.
+        better = final and (-select_loss, select_auc) > self.best_figures
         if better:
-            self.best_figures, self.waited = (select_auc, -select_loss), 0
+            self.best_figures, self.waited = (-select_loss, select_auc), 0
             self.best = {
                 key: value.detach().cpu().clone()
                 for key, value in self.average.module.state_dict().items()
@@ -222,13 +223,21 @@ class _Run:
         )
 
     def _validate(self, part: str, size: int) -> tuple[float, float]:
-        """Log-loss and AUC of the averaged weights on a part; the same on every rank."""
+        """Log-loss, calibrated, and AUC of the averaged weights on a part; on every rank the same.
+
+        Calibrated on the part itself, by temperature and offset, since a finished network is too:
+        what is left is how well the classes are told apart.
+        """
         rows = self.rows[part]
         labels = self.labels[rows].numpy()
         averaged = self.average.module
         assert isinstance(averaged, Classifier)
-        scores = predict(averaged, self.pixels[rows], size).softmax(1)[:, 1].double().cpu().numpy()
-        result = [log_loss(labels, scores, labels=[0, 1]), roc_auc_score(labels, scores)]
+        logits = predict(averaged, self.pixels[rows], size).double().numpy()
+        scores = calibrate.fit(logits, labels).scores(logits)
+        result = [
+            log_loss(labels, scores, labels=[0, 1]),
+            roc_auc_score(labels, logits[:, 1] - logits[:, 0]),
+        ]
         if self.ranks > 1:  # BatchNorm's statistics differ by rank, the decision must not
             distributed.broadcast_object_list(result, src=0)
         return float(result[0]), float(result[1])
