@@ -7,7 +7,7 @@ SHELL := bash
 .NOTPARALLEL:  # train, archive and serve follow each other, -j or not
 .DEFAULT_GOAL := help
 .PHONY: help setup data train evaluate crosscheck archive publish serve stop predict versions \
-        promote rollback test lint bench lock
+        promote rollback tune test lint bench lock
 
 PYTHON ?= python3
 VENV   := .venv
@@ -25,6 +25,7 @@ MASKS    ?=
 TWINS    ?=
 JUDGE    ?= test
 TRAIN_FLAGS ?=
+TUNE_FLAGS ?=
 IMAGE    ?=
 NETWORK  ?= resnet50
 
@@ -33,7 +34,7 @@ option = $(if $(2),--$(1) "$(2)")
 
 help:  ## print this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= MASKS= TWINS= JUDGE= TRAIN_FLAGS=; see README.md'
+	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= MASKS= TWINS= JUDGE= TRAIN_FLAGS= TUNE_FLAGS=; see README.md'
 
 setup: $(VENV)/.done  ## install the exact environment into .venv (the others do it by themselves)
 
@@ -56,6 +57,10 @@ train: setup  ## train both networks, judge them, cross-check their maps
 
 evaluate: setup  ## judge the last run again
 	@$(RUN) -m train evaluate --judge $(JUDGE) $(call option,twins,$(TWINS))
+
+tune: setup  ## search the recipe's numbers with Optuna; goes on where it was
+	@$(RUN) -m train tune $(call option,data,$(DATA)) $(call option,seed,$(SEED)) \
+	  $(call option,patient,$(PATIENT)) $(call option,masks,$(MASKS)) $(TUNE_FLAGS)
 
 crosscheck: setup  ## hook maps against Captum's, on the last run
 	@$(RUN) -m train crosscheck --judge $(JUDGE)

@@ -162,8 +162,8 @@ def report(name: str, preset: str, cells: Sequence[Cell]) -> str:
     return (
         f"# Ablation\n\n{name}, preset {preset}, from scratch. `block-select` as it is and under "
         "the stress set, `random`, and the share of the decision map's evidence in the lungs; "
-        "first the recipe as it is, mean and standard deviation of three seeds, then the difference "
-        "of one change with one seed. It counts where log-loss or AUC gains more than twice that "
+        "first the recipe as it is, mean and standard deviation of three seeds, then what one "
+        "change with one seed adds. It counts where log-loss or AUC gains more than twice that "
         "deviation on both, and `random` does not lose as much.\n\n"
         + sections.table([*head, "in the lungs", "counts"], worth(cells))
     )

@@ -179,6 +179,37 @@ def _shortcuts(parsed: argparse.Namespace) -> None:
     log.info("report: %s", shortcuts.shortcuts(dataset, masks, parsed.out, open_test))
 
 
+def _tune_options(parser: argparse.ArgumentParser) -> None:
+    _split_options(parser)
+    parser.add_argument("--masks", type=Path, help="lungs: folder/<class>/<image's name>.png")
+    parser.add_argument("--network", choices=list(NETWORKS), default="resnet50", help="which")
+    parser.add_argument("--trials", type=int, default=12, help="finished ones in all")
+    parser.add_argument("--epochs", type=int, default=4, help="of a trial")
+    parser.add_argument(
+        "--confirm", action="store_true", help="train default and best with two new seeds, and say"
+    )
+
+
+def _tune(parsed: argparse.Namespace) -> None:
+    from train import data, memory, run, tune
+
+    memory.keep()
+    dataset = data.load(
+        data_folder(parsed.data),
+        tune.SIZE,
+        seed=parsed.seed,
+        patient=parsed.patient,
+        skip_broken=parsed.skip_broken,
+    )
+    masks = run.masks_of(parsed.masks, dataset)
+    task = tune.Task(parsed.network, dataset, masks, parsed.epochs, parsed.seed)
+    study = tune.tune(task, parsed.trials)
+    if parsed.confirm:
+        tune.confirm(task, study)
+    else:
+        log.info("next: the same with --confirm; the best is the default only if it wins again")
+
+
 def _archive_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", type=Path, help="the run's folder; default: the last one, else weights/"
@@ -278,6 +309,7 @@ VERBS = (
     Verb("crosscheck", "hook CAM against Captum's LayerGradCam", _run_option, _crosscheck),
     Verb("explain-report", "are a run's maps right?", _explain_options, _explain_report),
     Verb("shortcuts", "what can be told without lungs", _shortcuts_options, _shortcuts),
+    Verb("tune", "search the recipe's numbers, on block-select", _tune_options, _tune),
     Verb("archive", "pack a run's networks for TorchServe", _archive_options, _archive),
     Verb("publish", "a run's networks into weights/, half precision", _publish_options, _publish),
     Verb("show", "answers and overlays for a folder, without a server", _show_options, _show),
