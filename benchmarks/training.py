@@ -1,11 +1,12 @@
-"""Images a second in training, beside the plain loop: `python -m benchmarks.training`.
+"""Images a second in training, beside the plain loop and beside the same step without data work.
 
-Ours (channels_last, memory that is kept, augmentation) and the plain eager loop (NCHW, no options,
-no augmentation) take turns in processes of their own, since kept memory is a setting of a process.
+`python -m benchmarks.training`. Three take turns in processes of their own, since kept memory is a
+setting of a process: ours (channels_last, memory that is kept, images gathered, augmented); the
+same step on one constant batch, which says what gathering and augmentation cost; and the plain
+eager loop (NCHW, no options, no data work).
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 import time
@@ -17,25 +18,30 @@ import torch.nn.functional as F
 from train import augment, memory
 from train.networks import NETWORKS, build
 
+IMAGES = 1024  # to gather from
+OURS, CONSTANT, PLAIN = "ours", "constant", "plain"
 
-def images_a_second(name: str, size: int, batch: int, seconds: float, ours: bool) -> float:
-    if ours:
+
+def images_a_second(name: str, size: int, batch: int, seconds: float, who: str) -> float:
+    if who != PLAIN:
         memory.keep()
     torch.manual_seed(0)
-    network = build(name)
-    layout = torch.channels_last if ours else torch.contiguous_format
-    network = network.to(memory_format=layout).train()
+    layout = torch.contiguous_format if who == PLAIN else torch.channels_last
+    network = build(name).to(memory_format=layout).train()
     optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
-    pixels = torch.randint(0, 256, (batch, size, size), dtype=torch.uint8)
+    images = torch.randint(0, 256, (IMAGES, size, size), dtype=torch.uint8)
+    constant = images[:batch].float()
     labels = torch.arange(batch) % 2
     generator = torch.Generator().manual_seed(0)
 
     def step() -> None:
-        changed: torch.Tensor = pixels
-        if ours:
-            changed = augment.apply(pixels, augment.draw(batch, augment.Strength(), generator))
+        pixels = constant
+        if who == OURS:
+            rows = torch.randint(0, IMAGES, (batch,), generator=generator)
+            changes = augment.draw(batch, augment.Strength(), generator)
+            pixels = augment.apply(images[rows], changes)
         optimizer.zero_grad()
-        F.cross_entropy(network(changed), labels).backward()
+        F.cross_entropy(network(pixels), labels).backward()
         optimizer.step()
 
     for _ in range(2):
@@ -52,30 +58,36 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=8, help="of each measurement")
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--one", nargs=2, metavar=("NETWORK", "WHO"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         name, who = options.one
-        print(images_a_second(name, options.size, options.batch, options.seconds, who == "ours"))
+        print(images_a_second(name, options.size, options.batch, options.seconds, who))
         return
     shared = [f"--{key}={getattr(options, key)}" for key in ("size", "batch", "seconds")]
     for name in NETWORKS:
-        pairs = []
-        for _ in range(options.pairs):
+        turns = []
+        for _ in range(options.turns):
             one = [sys.executable, "-m", "benchmarks.training", *shared, "--one", name]
-            pairs.append(
+            turns.append(
                 [
                     float(subprocess.check_output([*one, who], text=True))
-                    for who in ("ours", "plain")
+                    for who in (OURS, CONSTANT, PLAIN)
                 ]
             )
-        ratios = [ours / plain for ours, plain in pairs]
-        ours, plain = np.median(np.array(pairs), axis=0)
-        print(
-            f"{name} at {options.size} px: ours {ours:.1f}, plain loop {plain:.1f} images/s; "
-            f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        rates = np.array(turns)  # (turns, 3)
+        said = ", ".join(
+            f"{who} {rate:.1f}"
+            for who, rate in zip((OURS, CONSTANT, PLAIN), np.median(rates, 0), strict=True)
         )
+        print(f"{name} at {options.size} px, images/s: {said}")
+        for number, other in ((1, "the same step on a constant batch"), (2, "the plain loop")):
+            ratios = rates[:, 0] / rates[:, number]
+            print(
+                f"  ours beside {other}: {np.median(ratios):.2f} times "
+                f"({ratios.min():.2f} to {ratios.max():.2f})"
+            )
 
 
 if __name__ == "__main__":
