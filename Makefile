@@ -6,8 +6,8 @@
 SHELL := bash
 .NOTPARALLEL:  # train, archive and serve follow each other, -j or not
 .DEFAULT_GOAL := help
-.PHONY: help setup data train evaluate crosscheck archive publish serve stop predict versions \
-        promote rollback tune test lint bench lock
+.PHONY: help setup data train evaluate crosscheck archive publish serve token tls stop predict \
+        versions promote rollback tune test lint bench lock
 
 PYTHON ?= python3
 VENV   := .venv
@@ -26,6 +26,9 @@ TWINS    ?=
 JUDGE    ?= test
 TRAIN_FLAGS ?=
 TUNE_FLAGS ?=
+AUTH     ?=
+TLS      ?=
+ADDRESS  ?=
 IMAGE    ?=
 NETWORK  ?= resnet50
 
@@ -34,7 +37,7 @@ option = $(if $(2),--$(1) "$(2)")
 
 help:  ## print this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= MASKS= TWINS= JUDGE= TRAIN_FLAGS= TUNE_FLAGS=; see README.md'
+	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= MASKS= TWINS= JUDGE= TRAIN_FLAGS= TUNE_FLAGS= AUTH= TLS= ADDRESS=; see README.md'
 
 setup: $(VENV)/.done  ## install the exact environment into .venv (the others do it by themselves)
 
@@ -73,7 +76,19 @@ publish: setup  ## round the last run's networks to half precision, judge them s
 
 serve: setup  ## start TorchServe on loopback and wait until every network answers
 	@$(RUN) -m client serve $(if $(NETWORKS),--networks $(NETWORKS)) \
-	  $(call option,data,$(DATA))
+	  $(call option,data,$(DATA)) $(call option,auth,$(AUTH)) $(call option,tls,$(TLS)) \
+	  $(call option,address,$(ADDRESS))
+
+token: setup  ## print a token that the running server takes (AUTH=token), for an hour
+	@$(RUN) -m client token
+
+tls:  ## a key and a certificate for this machine in TLS= (default: tls/), for tests
+	@mkdir -p "$(or $(TLS),tls)"
+	@openssl req -x509 -newkey rsa:3072 -nodes -days 30 -subj /CN=localhost \
+	  -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+	  -keyout "$(or $(TLS),tls)/server.key" -out "$(or $(TLS),tls)/server.pem" 2>/dev/null
+	@chmod 600 "$(or $(TLS),tls)/server.key"
+	@echo "next: make serve AUTH=token TLS=$(or $(TLS),tls)"
 
 stop: setup  ## stop that server
 	@$(RUN) -m client stop

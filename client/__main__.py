@@ -5,10 +5,16 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from client import api, archives, predict, serve, server, settings, versions
+from client import api, archives, predict, serve, server, settings, tokens, versions
 from client import state as states
 
-ERRORS = (archives.ArchiveError, settings.StartError, versions.VersionError, api.ServerError)
+ERRORS = (
+    archives.ArchiveError,
+    settings.StartError,
+    versions.VersionError,
+    api.ServerError,
+    tokens.TokenError,
+)
 NO_SERVER = 2
 
 Verb = Callable[[argparse.Namespace], int]
@@ -30,6 +36,10 @@ def parser() -> argparse.ArgumentParser:
     _serve_options(add("serve", _serve, "start the server, or bring it up to date"))
     add("stop", _stop, "stop the server of this state folder, and it alone")
     _predict_options(add("predict", _predict, "send images, print a table, save overlays"))
+    token = add("token", _token, "print a token that the running server takes, for an hour")
+    token.add_argument(
+        "kind", nargs="?", choices=[tokens.INFERENCE, tokens.MANAGEMENT], default=tokens.INFERENCE
+    )
     _address(add("versions", _versions, "list every version: default or not, workers, status"))
     register = add("register", _register, "load one archive more into the running server")
     register.add_argument("archive", type=Path, help="a file of the model store")
@@ -44,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _address(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--management", type=_url, help="address (that of the running server)")
+    verb.add_argument("--token", help="for management, where --management asks for one")
 
 
 def _url(text: str) -> str:
@@ -62,6 +73,9 @@ def _serve_options(verb: argparse.ArgumentParser) -> None:
         option = f"--{name.replace('_', '-')}"
         value = getattr(default, name)
         verb.add_argument(option, type=Path, default=value, help=f"{text} (%(default)s)")
+    verb.add_argument("--auth", choices=["token"], help="let in only who brings a token")
+    verb.add_argument("--tls", type=Path, help="folder with server.key and server.pem")
+    verb.add_argument("--address", help="of inference, for other machines: needs --auth and --tls")
     for name in settings.PORTS:
         verb.add_argument(f"--{name}-port", type=int, metavar="PORT", help="over the settings'")
 
@@ -71,6 +85,8 @@ def _predict_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--network", default="resnet50", help="(%(default)s)")
     verb.add_argument("--version", help="one version (the network's default)")
     verb.add_argument("--server", type=_url, help="inference address (the running server's)")
+    verb.add_argument("--token", help="for inference, where --server asks for one")
+    verb.add_argument("--authority", help="PEM file that signed its certificate")
     verb.add_argument("--class", dest="of_class", help="whose map: predicted, NORMAL or PNEUMONIA")
     verb.add_argument("--operating-point", help="a name from the card (the card's default)")
     verb.add_argument("--save", type=Path, metavar="FOLDER", help="save overlays there as PNG")
@@ -87,6 +103,9 @@ def _serve(options: argparse.Namespace) -> int:
             state=options.state,
             data=options.data,
             ports={name: port for name, port in ports.items() if port},
+            auth=options.auth,
+            tls=options.tls,
+            address=options.address,
         )
     )
     return 0
@@ -102,7 +121,7 @@ def _stop(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     running = states.running(options.state)
     question = predict.Question(
-        server=options.server or (running.inference if running else "http://127.0.0.1:8080"),
+        server=_inference(options, running),
         network=options.network,
         version=options.version,
         of_class=options.of_class,
@@ -112,10 +131,29 @@ def _predict(options: argparse.Namespace) -> int:
     return predict.predict(options.paths, question)
 
 
-def _management(options: argparse.Namespace) -> str:
+def _inference(options: argparse.Namespace, running: states.Running | None) -> api.Address:
+    if options.server or options.token or not running:
+        url = options.server or (running.inference if running else "http://127.0.0.1:8080")
+        return api.Address(url, tokens.INFERENCE, options.token, authority=options.authority)
+    return running.inference_at
+
+
+def _management(options: argparse.Namespace) -> api.Address:
     running = states.running(options.state)
-    here = running.management if running else "http://127.0.0.1:8081"
-    return str(options.management or here)
+    if options.management or options.token or not running:
+        url = options.management or (running.management if running else "http://127.0.0.1:8081")
+        return api.Address(url, tokens.MANAGEMENT, options.token)
+    return running.management_at
+
+
+def _token(options: argparse.Namespace) -> int:
+    running = states.running(options.state)
+    if running is None:
+        raise api.NoServerError("no server is running here: start it with make serve")
+    if running.keys is None:
+        raise tokens.TokenError("this server asks for no token: start it with AUTH=token")
+    print(tokens.read(Path(running.keys), options.kind, running.management))
+    return 0
 
 
 def _versions(options: argparse.Namespace) -> int:

@@ -2,11 +2,14 @@
 
 import ipaddress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import ProtocolError
+
+from client import tokens
 
 # TorchServe itself gives up on a worker after 120 s of starting and after 60 s of work
 # (config.properties); its own message is worth waiting for.
@@ -18,6 +21,29 @@ TIMEOUT = (5.0, 130.0)
 # wait for company (and 0 means TorchServe's default of 100 ms).
 BATCH_SIZE = 4
 MAX_BATCH_DELAY_MS = 1
+
+
+@dataclass(frozen=True)
+class Address:
+    """One of a server's addresses, and what lets one in.
+
+    `token` is given, or lies in `keys`, TorchServe's own file. `authority` signed the server's
+    certificate: a PEM file, where it is not one that this machine trusts anyway.
+    """
+
+    url: str
+    kind: str = tokens.MANAGEMENT  # whose token is asked for
+    token: str | None = None
+    keys: str | None = None
+    management: str = ""  # where new tokens come from
+    authority: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """What a request has to bring. Raises TokenError where there is no token to be had."""
+        token = self.token
+        if token is None and self.keys is not None:
+            token = tokens.read(Path(self.keys), self.kind, self.management or self.url)
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 class NoServerError(Exception):
@@ -45,18 +71,27 @@ class Version:
     pending: int
 
 
-def call(method: str, url: str, **options: Any) -> requests.Response:
+def call(
+    method: str, address: Address, path: str, headers: dict[str, str] | None = None, **options: Any
+) -> requests.Response:
     """The server's answer, where it is below 400.
 
     Raises ServerError with the server's message for any other, NoServerError where none listens.
     """
+    url = f"{address.url}{path}"
+    headers = {**(headers or {}), **address.headers()}
     with requests.Session() as session:
+        session.verify = address.authority or True
         # A proxy named in the environment knows nothing of this machine's loopback.
         session.trust_env = not is_loopback(url)
         try:
-            response = session.request(method, url, timeout=TIMEOUT, **options)
+            response = session.request(method, url, headers=headers, timeout=TIMEOUT, **options)
         except requests.ReadTimeout as error:
             raise ServerError(504, f"no answer within {TIMEOUT[1]:.0f} s") from error
+        except requests.exceptions.SSLError as error:
+            raise ServerError(
+                495, f"{url} has a certificate that is not trusted here: --authority FILE ({error})"
+            ) from error
         except requests.ConnectionError as error:
             if isinstance(error.args[0], ProtocolError):
                 # So ends, now and then, an image above max_request_size.
@@ -90,21 +125,21 @@ def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts)
 
 
-def versions(management: str) -> list[Version]:
+def versions(management: Address) -> list[Version]:
     """Every version of every network, sorted, with its workers and its queue."""
     found = []
     for network in _networks(management):
-        default = call("GET", f"{management}/models/{network}").json()[0]["modelVersion"]
-        for entry in call("GET", f"{management}/models/{network}/all").json():
+        default = call("GET", management, f"/models/{network}").json()[0]["modelVersion"]
+        for entry in call("GET", management, f"/models/{network}/all").json():
             found.append(_version(entry, default))
     return sorted(found, key=lambda v: (v.network, version_key(v.version)))
 
 
-def _networks(management: str) -> list[str]:
+def _networks(management: Address) -> list[str]:
     names: list[str] = []
     query: dict[str, str] = {}
     while True:
-        page = call("GET", f"{management}/models", params=query).json()
+        page = call("GET", management, "/models", params=query).json()
         names += [entry["modelName"] for entry in page["models"]]
         if "nextPageToken" not in page:
             return names
@@ -123,20 +158,20 @@ def _version(entry: dict[str, Any], default: str) -> Version:
     )
 
 
-def card(management: str, network: str, version: str) -> dict[str, Any]:
+def card(management: Address, network: str, version: str) -> dict[str, Any]:
     """The card a version answers with, after a real round trip through its worker.
 
     `/ping` stays healthy when a worker is dead; this does not.
     """
-    url = f"{management}/models/{network}/{version}"
-    answer = call("GET", url, params={"customized": "true"}).json()[0]
+    path = f"/models/{network}/{version}"
+    answer = call("GET", management, path, params={"customized": "true"}).json()[0]
     metadata = answer.get("customizedMetadata")
     if not isinstance(metadata, dict):
         raise ServerError(500, f"{network} {version} gives no card: {metadata!r}")
     return metadata
 
 
-def register(management: str, file: str, network: str, version: str, workers: int) -> None:
+def register(management: Address, file: str, network: str, version: str, workers: int) -> None:
     """Load an archive of the model store by its file name and wait until it answers.
 
     A failure leaves nothing behind: TorchServe alone would keep the version's name taken.
@@ -147,16 +182,16 @@ def register(management: str, file: str, network: str, version: str, workers: in
         "batch_size": str(BATCH_SIZE),
         "max_batch_delay": str(MAX_BATCH_DELAY_MS),
     }
-    call("POST", f"{management}/models", params=query)
-    url = f"{management}/models/{network}/{version}"
+    call("POST", management, "/models", params=query)
+    path = f"/models/{network}/{version}"
     try:
-        call("PUT", url, params={"min_worker": str(workers), "synchronous": "true"})
+        call("PUT", management, path, params={"min_worker": str(workers), "synchronous": "true"})
         card(management, network, version)
     except (ServerError, NoServerError):
-        call("DELETE", url)
+        call("DELETE", management, path)
         raise
 
 
-def set_default(management: str, network: str, version: str) -> None:
+def set_default(management: Address, network: str, version: str) -> None:
     """Requests that name no version go to this one from now on; those under way finish."""
-    call("PUT", f"{management}/models/{network}/{version}/set-default")
+    call("PUT", management, f"/models/{network}/{version}/set-default")

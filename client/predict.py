@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client import api
+from client import api, tokens
 
 PICTURES = {".dcm", ".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
@@ -18,6 +18,7 @@ IN_FLIGHT = 4
 # A full queue (503) empties within seconds: tries after 0.25, 0.5, 1, 2 and 4 s.
 WAITS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
+HERE = api.Address("http://127.0.0.1:8080", tokens.INFERENCE)
 ANSWERED, REFUSED, NO_SERVER = 0, 1, 2
 
 
@@ -25,7 +26,7 @@ ANSWERED, REFUSED, NO_SERVER = 0, 1, 2
 class Question:
     """What every image is asked."""
 
-    server: str = "http://127.0.0.1:8080"
+    server: api.Address = HERE
     network: str = "resnet50"
     version: str | None = None
     of_class: str | None = None
@@ -125,7 +126,7 @@ def ask(content: bytes, question: Question) -> dict[str, Any]:
     Asked on `/predict`, the road on which TorchServe passes a query on to the handler.
     """
     version = f"/{question.version}" if question.version else ""
-    url = f"{question.server}/{question.network}{version}/predict"
+    path = f"/{question.network}{version}/predict"
     query = {
         "heatmap": "overlay" if question.save else "none",
         "class": question.of_class,
@@ -134,7 +135,7 @@ def ask(content: bytes, question: Question) -> dict[str, Any]:
     headers = {"Content-Type": "application/octet-stream"}
     for wait in (*WAITS, None):
         try:
-            answer = api.call("POST", url, params=query, data=content, headers=headers)
+            answer = api.call("POST", question.server, path, headers, params=query, data=content)
             return dict(answer.json())
         except api.ServerError as error:
             if error.code != 503 or wait is None:

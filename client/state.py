@@ -10,6 +10,9 @@ from typing import Any
 
 import psutil
 
+from client import tokens
+from client.api import Address
+
 
 @dataclass(frozen=True)
 class Running:
@@ -25,6 +28,24 @@ class Running:
     workers: int
     settings: str  # sha256 of the settings it was started with
     archives: dict[str, str]  # file name → sha256
+    keys: str | None = None  # TorchServe's file of tokens, where it asks for them
+    authority: str | None = None  # what signed its certificate, where it has one
+
+    @property
+    def management_at(self) -> Address:
+        """Where and how to manage it."""
+        return Address(self.management, tokens.MANAGEMENT, keys=self.keys)
+
+    @property
+    def inference_at(self) -> Address:
+        """Where and how to ask it."""
+        return Address(
+            self.inference,
+            tokens.INFERENCE,
+            keys=self.keys,
+            management=self.management,
+            authority=self.authority,
+        )
 
 
 @contextmanager

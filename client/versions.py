@@ -22,7 +22,7 @@ def table(versions: list[Version]) -> str:
     return "\n".join([head, *rows])
 
 
-def promote(management: str, state: Path, network: str, version: str) -> list[str]:
+def promote(management: api.Address, state: Path, network: str, version: str) -> list[str]:
     """Make a version the default, once it has answered; the history of defaults, it last."""
     with states.locked(state):
         history = _history(management, state, network)
@@ -31,7 +31,7 @@ def promote(management: str, state: Path, network: str, version: str) -> list[st
         return _switch(management, state, network, history)
 
 
-def rollback(management: str, state: Path, network: str) -> list[str]:
+def rollback(management: api.Address, state: Path, network: str) -> list[str]:
     """Back to the default of before; the history of defaults, it last."""
     with states.locked(state):
         history = _history(management, state, network)[:-1]
@@ -40,7 +40,7 @@ def rollback(management: str, state: Path, network: str) -> list[str]:
         return _switch(management, state, network, history)
 
 
-def _history(management: str, state: Path, network: str) -> list[str]:
+def _history(management: api.Address, state: Path, network: str) -> list[str]:
     """The recorded defaults, ended by the true one: the API may have been used by hand."""
     known = api.versions(management)
     default = next((v.version for v in known if v.network == network and v.default), None)
@@ -51,7 +51,7 @@ def _history(management: str, state: Path, network: str) -> list[str]:
     return history if history[-1:] == [default] else [*history, default]
 
 
-def _switch(management: str, state: Path, network: str, history: list[str]) -> list[str]:
+def _switch(management: api.Address, state: Path, network: str, history: list[str]) -> list[str]:
     there = [v.version for v in api.versions(management) if v.network == network]
     if history[-1] not in there:
         raise VersionError(f"{network} has no version {history[-1]}: it has {', '.join(there)}")

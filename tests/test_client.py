@@ -106,7 +106,7 @@ def test_ports_given_go_over_those_of_the_file() -> None:
 def test_an_open_address_is_refused(tmp_path: Path, line: str) -> None:
     config = tmp_path / "config.properties"
     config.write_text(f"{CONFIG.read_text()}\n{line}\n")
-    with pytest.raises(StartError, match=r"open to other machines.*name 127\.0\.0\.1"):
+    with pytest.raises(StartError, match=r"open to other machines.*Name 127\.0\.0\.1"):
         settings.read(config, {})
 
 
@@ -330,20 +330,20 @@ def test_a_proxy_of_the_environment_is_not_asked_about_loopback(
 ) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     with answering([200]) as address:
-        assert predict.ask(b"", Question(server=address)) == {}
+        assert predict.ask(b"", Question(server=api.Address(address))) == {}
 
 
 def test_a_full_queue_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "WAITS", (0.0, 0.0))
     with answering([503, 503, 200]) as address:
-        assert predict.ask(b"", Question(server=address)) == {}
+        assert predict.ask(b"", Question(server=api.Address(address))) == {}
     with (
         answering([503, 503, 503]) as address,
         pytest.raises(api.ServerError, match="status 503"),
     ):
-        predict.ask(b"", Question(server=address))
+        predict.ask(b"", Question(server=api.Address(address)))
     with answering([400]) as address, pytest.raises(api.ServerError, match="status 400"):
-        predict.ask(b"", Question(server=address))
+        predict.ask(b"", Question(server=api.Address(address)))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from client import settings
+from client import api, settings
 
 ROOT = Path(__file__).parents[2]
 SIZE = 64  # pixels a side, maps of 4 x 4
@@ -44,6 +44,10 @@ class Place:
     @property
     def management(self) -> str:
         return f"http://127.0.0.1:{self.ports['management']}"
+
+    @property
+    def management_at(self) -> api.Address:
+        return api.Address(self.management)
 
 
 def new_place(folder: Path) -> Place:

@@ -58,8 +58,8 @@ def probability(grey: int) -> float:
 def worker_pids(place: Place) -> dict[tuple[str, str], int]:
     entries = [
         entry
-        for network in {v.network for v in api.versions(place.management)}
-        for entry in api.call("GET", f"{place.management}/models/{network}/all").json()
+        for network in {v.network for v in api.versions(place.management_at)}
+        for entry in api.call("GET", place.management_at, f"/models/{network}/all").json()
     ]
     return {(e["modelName"], e["modelVersion"]): e["workers"][0]["pid"] for e in entries}
 
@@ -170,7 +170,7 @@ def test_a_picture_is_answered_to_those_who_accept_one(served: Served, tmp_path:
 
 
 def test_the_readiness_check_answers_the_card(served: Served) -> None:
-    card = api.card(served.place.management, "resnet50", "1.0")
+    card = api.card(served.place.management_at, "resnet50", "1.0")
     assert card["network"] == "resnet50"
     assert card["default_operating_point"] == "balanced"
 
@@ -272,7 +272,7 @@ def test_archives_come_from_the_model_store_alone(served: Served) -> None:
     archive = served.place.store / "resnet50-1.0.mar"
     for url in (f"file://{archive}", "http://127.0.0.1:1/x.mar", f"../store/{archive.name}"):
         with pytest.raises(api.ServerError) as refusal:
-            api.call("POST", f"{served.place.management}/models", params={"url": url})
+            api.call("POST", served.place.management_at, "/models", params={"url": url})
         assert refusal.value.code == 404
 
 
@@ -369,7 +369,7 @@ def test_an_archive_that_fails_says_why_and_leaves_nothing(
 ) -> None:
     path = write_archive(served.place, "resnet50", "6.6", line="raise ValueError('no luck')")
     state = ["--state", str(served.place.state)]
-    before = api.versions(served.place.management)
+    before = api.versions(served.place.management_at)
     try:
         assert main(["register", str(path), *state]) == 1
     finally:
@@ -377,7 +377,7 @@ def test_an_archive_that_fails_says_why_and_leaves_nothing(
     error = capsys.readouterr().err
     assert "resnet50-6.6.mar does not come up" in error
     assert "ValueError: no luck" in error
-    assert api.versions(served.place.management) == before
+    assert api.versions(served.place.management_at) == before
 
 
 def test_registering_by_hand_is_safe_to_repeat(
