@@ -3,9 +3,10 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from client import api, archives, predict, serve, server, settings, tokens, versions
+from client import api, archives, predict, score, serve, server, settings, tokens, versions
 from client import state as states
 
 ERRORS = (
@@ -14,6 +15,7 @@ ERRORS = (
     versions.VersionError,
     api.ServerError,
     tokens.TokenError,
+    score.ScoreError,
 )
 NO_SERVER = 2
 
@@ -36,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     _serve_options(add("serve", _serve, "start the server, or bring it up to date"))
     add("stop", _stop, "stop the server of this state folder, and it alone")
     _predict_options(add("predict", _predict, "send images, print a table, save overlays"))
+    _score_options(add("score", _score, "many images into a table; goes on where it was"))
     token = add("token", _token, "print a token that the running server takes, for an hour")
     token.add_argument(
         "kind", nargs="?", choices=[tokens.INFERENCE, tokens.MANAGEMENT], default=tokens.INFERENCE
@@ -82,14 +85,24 @@ def _serve_options(verb: argparse.ArgumentParser) -> None:
 
 def _predict_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("paths", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
+    _question_options(verb)
+    verb.add_argument("--class", dest="of_class", help="whose map: predicted, NORMAL or PNEUMONIA")
+    verb.add_argument("--save", type=Path, metavar="FOLDER", help="save overlays there as PNG")
+
+
+def _score_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("folder", type=Path)
+    verb.add_argument("--out", type=Path, default=Path("scores.csv"), help="table (%(default)s)")
+    _question_options(verb)
+
+
+def _question_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--network", default="resnet50", help="(%(default)s)")
     verb.add_argument("--version", help="one version (the network's default)")
     verb.add_argument("--server", type=_url, help="inference address (the running server's)")
     verb.add_argument("--token", help="for inference, where --server asks for one")
     verb.add_argument("--authority", help="PEM file that signed its certificate")
-    verb.add_argument("--class", dest="of_class", help="whose map: predicted, NORMAL or PNEUMONIA")
     verb.add_argument("--operating-point", help="a name from the card (the card's default)")
-    verb.add_argument("--save", type=Path, metavar="FOLDER", help="save overlays there as PNG")
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -119,16 +132,22 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    question = replace(_question(options), of_class=options.of_class, save=options.save)
+    return predict.predict(options.paths, question)
+
+
+def _score(options: argparse.Namespace) -> int:
+    return score.score(options.folder, options.out, _question(options))
+
+
+def _question(options: argparse.Namespace) -> predict.Question:
     running = states.running(options.state)
-    question = predict.Question(
+    return predict.Question(
         server=_inference(options, running),
         network=options.network,
         version=options.version,
-        of_class=options.of_class,
         operating_point=options.operating_point,
-        save=options.save,
     )
-    return predict.predict(options.paths, question)
 
 
 def _inference(options: argparse.Namespace, running: states.Running | None) -> api.Address:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import csv
 import json
 import math
 import os
@@ -80,6 +81,51 @@ def second_version(served: Served) -> str:
     assert "resnet50 2.0 answers" in again.stdout
     assert "Starting" not in again.stdout
     return "2.0"
+
+
+# Many images
+
+
+def rows(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_is_scored_and_gone_on_with(served: Served, tmp_path: Path) -> None:
+    folder, out = tmp_path / "images", tmp_path / "out/scores.csv"
+    (folder / "deep").mkdir(parents=True)
+    greys = range(0, 250, 12)
+    for grey in greys:
+        (folder / "deep" / f"{grey:03d}.png").write_bytes(picture(grey))
+    (folder / "broken.png").write_bytes(b"no image")
+    first = client("score", served.place, folder, "--out", out)
+    assert first.returncode == 1
+    assert f"{len(greys)} answered, 1 refused" in first.stdout
+    assert "refused: broken.png: These bytes are no image" in first.stderr
+    found = {row["file"]: row for row in rows(out)}
+    assert len(found) == len(greys) + 1
+    for grey in greys:
+        row = found[f"deep/{grey:03d}.png"]
+        assert float(row["probability"]) == pytest.approx(probability(grey), rel=1e-5)
+        assert (row["model"], row["version"], row["error"]) == ("resnet50", "1.0", "")
+
+    # Interrupted in a line; one image is new, the broken one is mended.
+    lines = out.read_text().splitlines(keepends=True)
+    kept = [line for line in lines[1:] if line.startswith("deep/")][:5]
+    out.write_text(lines[0] + "".join(kept) + "deep/240.png,PNEU")
+    (folder / "broken.png").write_bytes(WHITE)
+    second = client("score", served.place, folder, "--out", out)
+    assert second.returncode == 0, second.stderr
+    assert f"5 are in {out} already, {len(greys) - 4} to go" in second.stderr
+    assert {row["file"] for row in rows(out)} == set(found)
+    assert len(rows(out)) == len(found)
+
+    other = client("score", served.place, folder, "--out", out, "--network", "densenet161")
+    assert "holds answers of resnet50" in other.stderr
+    (tmp_path / "mine.csv").write_text("name,age\n")
+    stranger = client("score", served.place, folder, "--out", tmp_path / "mine.csv")
+    assert "is no table of scores" in stranger.stderr
+    assert (tmp_path / "mine.csv").read_text() == "name,age\n"
 
 
 # Asking
