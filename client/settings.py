@@ -42,6 +42,8 @@ def read(
     lines = [line.strip() for line in config.read_text().splitlines()]
     pairs = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
     values = {key.strip(): value.strip() for key, value in pairs}
+    if "metrics_config" in values:  # TorchServe runs in another folder
+        values["metrics_config"] = str((config.parent / values["metrics_config"]).resolve())
     if auth == "token":
         values[_NO_TOKENS] = "false"
     if tls:

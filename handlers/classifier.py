@@ -4,8 +4,8 @@ import hashlib
 import json
 import logging
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from handlers import dicom, ensemble, explanation, heatmap, pixels, response
 from handlers.engine import Engine, Pixels
 from handlers.ensemble import Found, Logits, Maps
 from handlers.errors import RefusalError
-from handlers.pixels import Decoded
-from handlers.question import Question, ask
-from handlers.response import PNG, Reply
+from handlers.meter import Meter
+from handlers.question import ask
+from handlers.request import Request, timed
+from handlers.response import JSON, PNG, Reply
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Classifier:
         self._card: dict[str, Any] = json.loads((folder / CARD).read_text())
         self._size: int = self._card["input"]["size"]
         self._policy = _policy(self._card)
+        self._meter = Meter(self._card)
         cards = ensemble.members(self._card)
         self._engines = [Engine(_checked(folder, card["graph"])) for card in cards]
         for card, (logits, maps) in zip(cards, self._golden(folder), strict=True):
@@ -60,39 +62,32 @@ class Classifier:
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
         """One answer for each request of a batch; what is wrong with one concerns it alone."""
-        started = time.perf_counter()
-        headers = [_headers(context, index) for index in range(len(data))]
-        ids = [_request_id(context, index, headers[index]) for index in range(len(data))]
-        replies: dict[int, Reply] = {}
-        asked: dict[int, tuple[Question, Decoded]] = {}
-        for index, fields in enumerate(data):
-            try:
-                if headers[index].get("describe") == "True" and not fields:
-                    # TorchServe's own question; a client may send such a header with an image.
-                    replies[index] = Reply(200, response.encode(self._card))
-                else:
-                    asked[index] = self._ask(fields, headers[index])
-            except Exception as error:
-                replies[index] = _refuse(error)
-        results = self._run([image.pixels for _, image in asked.values()])
-        for (index, (question, image)), found in zip(asked.items(), results, strict=True):
-            try:
-                accept = headers[index].get("accept", "")
-                replies[index] = self._answer(question, image, found, accept, ids[index])
-            except Exception as error:
-                replies[index] = _refuse(error)
-        taken = (time.perf_counter() - started) * 1000
-        return [
-            _send(context, index, replies[index], ids[index], taken) for index in sorted(replies)
-        ]
+        requests = [_receive(fields, context, index) for index, fields in enumerate(data)]
+        for request in requests:
+            with _refused(request):
+                self._understand(request)
+        waiting = [request for request in requests if request.image and not request.reply]
+        with timed(waiting, "network"):
+            results = self._run([request.image.pixels for request in waiting if request.image])
+        for request, found in zip(waiting, results, strict=True):
+            with _refused(request):
+                self._answer(request, found)
+        self._meter.count(requests, context.metrics)
+        return [_send(request, context, self._card, len(data)) for request in requests]
 
-    def _ask(
-        self, fields: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> tuple[Question, Decoded]:
+    def _understand(self, request: Request) -> None:
+        """What is asked, and about which image; or, of TorchServe itself, the card."""
+        headers = request.headers
+        if headers.get("describe") == "True" and not request.fields:
+            # A client may send such a header with an image.
+            request.reply = Reply(200, response.encode(self._card))
+            return
         # TorchServe's mark of /explanations, which share a queue with predictions.
         explain = headers.get("explain") == "True"
-        question = ask(fields, headers.get("content-type", ""), self._card, explain=explain)
-        return question, pixels.read(question.image, self._size, self._policy)
+        kind = headers.get("content-type", "")
+        request.question = ask(request.fields, kind, self._card, explain=explain)
+        with request.timed("decode"):
+            request.image = pixels.read(request.question.image, self._size, self._policy)
 
     def _run(self, images: Sequence[Pixels]) -> list[list[Found] | Exception]:
         """What each network found on each image, or why there is nothing.
@@ -115,32 +110,29 @@ class Classifier:
         by_network = [zip(*engine(batch), strict=True) for engine in self._engines]
         return [list(found) for found in zip(*by_network, strict=True)]
 
-    def _answer(
-        self,
-        question: Question,
-        image: Decoded,
-        found: list[Found] | Exception,
-        accept: str,
-        request_id: str,
-    ) -> Reply:
+    def _answer(self, request: Request, found: list[Found] | Exception) -> None:
+        question, image = request.question, request.image
+        assert question
+        assert image
         if isinstance(found, Exception):
             raise found
         logits, maps = ensemble.combine(self._card, found)
         verdict = response.judge(logits, question, self._card)
         evidence = maps[verdict.shown]
         overlay, erasure = None, None
-        as_png = response.prefers_png(accept) and not question.explain
+        as_png = response.prefers_png(request.headers.get("accept", "")) and not question.explain
         if question.explain:
             erased, share = explanation.erase(image.pixels, evidence)
             erasure = response.erasure(self._card, verdict, self._evaluate(list(erased)), share)
         elif as_png or question.heatmap == "overlay":
-            overlay = heatmap.overlay(image.pixels, evidence, self._card["map"]["scale"])
-        if as_png and overlay is not None:
-            return Reply(200, overlay, PNG)
-        said = response.answer(self._card, question, verdict, request_id, found, overlay, erasure)
-        return Reply(
-            200, response.encode({**said, "warnings": [*said["warnings"], *image.warnings]})
-        )
+            with request.timed("overlay"):
+                overlay = heatmap.overlay(image.pixels, evidence, self._card["map"]["scale"])
+        said = response.answer(self._card, question, verdict, request.id, found, overlay, erasure)
+        said["warnings"] += image.warnings
+        body = response.encode(said) if overlay is None or not as_png else overlay
+        request.reply = Reply(200, body, PNG if body is overlay else JSON)
+        request.verdict, request.warned = verdict, bool(said["warnings"])
+        request.triage = said.get("triage", {}).get("decision")
 
 
 def _policy(card: Mapping[str, Any]) -> dicom.Policy:
@@ -186,32 +178,38 @@ def _compare(card: Mapping[str, Any], logits: Logits, maps: Maps) -> None:
         )
 
 
-def _headers(context: Context, index: int) -> dict[str, str]:
-    """A request's headers by name in lower case: names keep the client's case on their way."""
-    return {
-        name.lower(): value
+def _receive(fields: Mapping[str, Any], context: Context, index: int) -> Request:
+    headers = {
+        name.lower(): value  # names keep the client's case on their way
         for name, value in context.get_all_request_header(index).items()
         if isinstance(value, str)  # TorchServe puts a dict for each field of a form among them
     }
-
-
-def _request_id(context: Context, index: int, headers: Mapping[str, str]) -> str:
-    """The client's own, cut short and rid of what could forge a line of the log."""
+    # The client's own id, cut short and rid of what could forge a line of the log.
     given = "".join(c for c in headers.get("x-request-id", "") if c.isascii() and c.isprintable())
-    return given[:MAX_ID].strip() or str(context.get_request_id(index))
+    request_id = given[:MAX_ID].strip() or str(context.get_request_id(index))
+    return Request(index, request_id, headers, fields)
 
 
-def _refuse(error: Exception) -> Reply:
-    if isinstance(error, RefusalError):
-        return response.refusal(error.status, error.type, str(error))
-    log.error("a request failed", exc_info=error)
-    return response.refusal(
-        500, "InternalError", "The server failed on this request: its log says why."
-    )
+@contextmanager
+def _refused(request: Request) -> Iterator[None]:
+    """An error in the block is the answer to this request, and to no other."""
+    try:
+        yield
+    except RefusalError as error:
+        request.refusal = error.type
+        request.reply = response.refusal(error.status, error.type, str(error))
+    except Exception as error:
+        log.error("a request failed", exc_info=error)
+        request.refusal = "InternalError"
+        request.reply = response.refusal(
+            500, "InternalError", "The server failed on this request: its log says why."
+        )
 
 
-def _send(context: Context, index: int, reply: Reply, request_id: str, taken: float) -> bytes:
-    context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, index)
-    context.set_response_content_type(index, reply.content_type)
-    log.info("request %s: %d in %.1f ms", request_id, reply.status, taken)
+def _send(request: Request, context: Context, card: Mapping[str, Any], batch: int) -> bytes:
+    reply = request.reply
+    assert reply
+    context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, request.index)
+    context.set_response_content_type(request.index, reply.content_type)
+    log.info("%s", request.line(card, batch))
     return reply.body

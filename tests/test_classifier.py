@@ -625,7 +625,15 @@ def test_one_line_of_the_log_a_request(
 ) -> None:
     with caplog.at_level(logging.INFO, logger="handlers"):
         answers(handler, raw(GREY, X_Request_Id="mine"), raw(b"Jane Doe, born 1970"))
-    first, second = [record.getMessage() for record in caplog.records]
-    assert first.startswith("request mine: 200 in ")
-    assert second.startswith("request from-torchserve: 415 in ")
+    first, second = [json.loads(record.getMessage()) for record in caplog.records]
+    times = {key: first.pop(key) for key in ("decode_ms", "network_ms", "overlay_ms")}
+    assert all(0 < taken < 10_000 for taken in times.values())
+    assert first == {
+        "request_id": "mine", "model": "resnet50", "version": "1.0", "status": 200,
+        "label": "NORMAL", "probability": pytest.approx(0.15116542), "batch": 2,
+    }  # fmt: skip
+    assert second == {
+        "request_id": "from-torchserve", "model": "resnet50", "version": "1.0", "status": 415,
+        "error": "NotAnImage", "batch": 2,
+    }  # fmt: skip
     assert "Jane" not in caplog.text

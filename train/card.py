@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from train import __version__, calibrate, split
@@ -92,8 +94,29 @@ def summary(judged: Judged, dataset: Dataset) -> dict[str, Any]:
         },
         "operating_points": {k: asdict(v) for k, v in judged.operating_points.items()},
         "default_operating_point": calibrate.DEFAULT,
+        "reference": reference(judged, dataset),
         "figures": {
             "validation": figures[split.SELECT].as_dict(),
             "test": figures[split.TEST].as_dict() if split.TEST in figures else None,
         },
     }
+
+
+def reference(judged: Judged, dataset: Dataset) -> dict[str, Any]:
+    """What a server measures drift from: probability and brightness of the calibration images.
+
+    Each as up to nine edges, the deciles, and the share of the images between them.
+    """
+    rows = dataset.rows(split.CALIBRATE)
+    brightness = dataset.pixels[rows].mean((1, 2), dtype=np.float64)
+    return {
+        "probability": _deciles(judged.scores(split.CALIBRATE)),
+        "brightness": _deciles(brightness),
+    }
+
+
+def _deciles(values: npt.NDArray[np.float64]) -> dict[str, list[float]]:
+    edges = np.unique(np.quantile(values, np.arange(1, 10) / 10))
+    bins = np.searchsorted(edges, values, side="right")
+    shares = np.bincount(bins, minlength=len(edges) + 1) / len(values)
+    return {"edges": edges.tolist(), "shares": shares.tolist()}

@@ -46,6 +46,10 @@ class Place:
         return f"http://127.0.0.1:{self.ports['management']}"
 
     @property
+    def metrics(self) -> str:
+        return f"http://127.0.0.1:{self.ports['metrics']}/metrics"
+
+    @property
     def management_at(self) -> api.Address:
         return api.Address(self.management)
 
@@ -149,6 +153,10 @@ def card(network: str, version: str, bias: float, graph: Path) -> dict[str, Any]
             "preset": "none",
         },
         "figures": {"validation": {}, "test": {}},
+        "reference": {
+            "brightness": {"edges": [100.0, 150.0], "shares": [0.25, 0.5, 0.25]},
+            "probability": {"edges": [0.5], "shares": [0.5, 0.5]},
+        },
         "warnings": ["a stand-in that measures brightness"],
         "weights_sha256": "",
         "golden": {"file": "golden.png", "sha256": hashlib.sha256(picture(100)).hexdigest()},
