@@ -7,7 +7,7 @@ SHELL := bash
 .NOTPARALLEL:  # train, archive and serve follow each other, -j or not
 .DEFAULT_GOAL := help
 .PHONY: help setup data train evaluate crosscheck archive publish serve token tls stop predict \
-        versions promote rollback tune test lint bench lock
+        versions promote retire rollback tune test lint bench lock
 
 PYTHON ?= python3
 VENV   := .venv
@@ -29,6 +29,8 @@ TUNE_FLAGS ?=
 AUTH     ?=
 TLS      ?=
 ADDRESS  ?=
+REPLAY   ?=
+WATCH    ?=
 IMAGE    ?=
 NETWORK  ?= resnet50
 
@@ -37,7 +39,7 @@ option = $(if $(2),--$(1) "$(2)")
 
 help:  ## print this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= MASKS= TWINS= JUDGE= TRAIN_FLAGS= TUNE_FLAGS= AUTH= TLS= ADDRESS=; see README.md'
+	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= MASKS= TWINS= JUDGE= TRAIN_FLAGS= TUNE_FLAGS= AUTH= TLS= ADDRESS= REPLAY= WATCH=; see README.md'
 
 setup: $(VENV)/.done  ## install the exact environment into .venv (the others do it by themselves)
 
@@ -100,8 +102,12 @@ predict: setup  ## ask the server about IMAGE=file-or-folder; overlays into pred
 versions: setup  ## what the server serves
 	@$(RUN) -m client versions
 
-promote: setup  ## make VERSION= of NETWORK= the default
-	@$(RUN) -m client promote $(NETWORK) $(VERSION)
+promote: setup  ## make VERSION= of NETWORK= the default; with REPLAY=folder only if it passes
+	@$(RUN) -m client promote $(NETWORK) $(VERSION) $(call option,replay,$(REPLAY)) \
+	  $(call option,watch,$(WATCH))
+
+retire: setup  ## take VERSION= of NETWORK= off the server once its last answer is out
+	@$(RUN) -m client retire $(NETWORK) $(VERSION)
 
 rollback: setup  ## make the version before the last promotion of NETWORK= the default again
 	@$(RUN) -m client rollback $(NETWORK)

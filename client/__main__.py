@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from client import api, archives, predict, score, serve, server, settings, tokens, versions
+from client import api, archives, gate, predict, score, serve, server, settings, tokens, versions
 from client import state as states
 
 ERRORS = (
@@ -16,6 +16,7 @@ ERRORS = (
     api.ServerError,
     tokens.TokenError,
     score.ScoreError,
+    gate.GateError,
 )
 NO_SERVER = 2
 
@@ -52,6 +53,18 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("network")
         _address(verb)
     promote.add_argument("version")
+    promote.add_argument("--replay", type=Path, help="folder of NORMAL and PNEUMONIA: the gate")
+    promote.add_argument(
+        "--limits",
+        type=Path,
+        default=Path("deploy/gate.toml"),
+        help="what it may lose (%(default)s)",
+    )
+    promote.add_argument("--watch", type=float, default=0.0, help="seconds of traffic afterwards")
+    retire = add("retire", _retire, "take a version off once its last answer is out")
+    retire.add_argument("network")
+    _address(retire)
+    retire.add_argument("version")
     return top
 
 
@@ -191,9 +204,32 @@ def _register(options: argparse.Namespace) -> int:
 
 def _promote(options: argparse.Namespace) -> int:
     history = versions.promote(
-        _management(options), options.state, options.network, options.version
+        _management(options), options.state, options.network, options.version, _gate(options)
     )
     print(f"{options.network}: {' -> '.join(history[-2:])} is the default now")
+    return 0
+
+
+def _gate(options: argparse.Namespace) -> versions.Gate | None:
+    running = states.running(options.state)
+    if options.replay is None:
+        print("not gated: --replay FOLDER lets old and new answer the same images first")
+        return None
+    if running is None:
+        raise api.NoServerError("the gate asks the server of this machine: make serve")
+    return versions.Gate(
+        replay=options.replay,
+        limits=gate.limits(options.limits),
+        inference=running.inference_at,
+        metrics=f"http://127.0.0.1:{running.ports['metrics']}",
+        watch=options.watch,
+        reports=options.state / "promotions",
+    )
+
+
+def _retire(options: argparse.Namespace) -> int:
+    versions.retire(_management(options), options.state, options.network, options.version)
+    print(f"{options.network} {options.version} is off; its archive stays in the model store")
     return 0
 
 

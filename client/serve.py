@@ -35,7 +35,12 @@ def serve(options: Options) -> None:
 
     Raises ArchiveError, StartError or ServerError with the reason; what it started is stopped then.
     """
-    wanted = archives.find(options.model_store, options.networks)
+    retired = states.retired(options.state)
+    wanted = [
+        archive
+        for archive in archives.find(options.model_store, options.networks)
+        if retired.get(archive.path.name) != archive.sha256
+    ]
     values = settings.read(
         options.config, options.ports, auth=options.auth, tls=options.tls, host=options.address
     )
@@ -138,6 +143,7 @@ def register(state: Path, running: Running, archive: Archive) -> Running:
         f"  {archive.network} {archive.version} answers ({time.monotonic() - started:.0f} s)",
         flush=True,
     )
+    states.forget_retired(state, name)
     return states.record_archive(state, running, name, archive.sha256)
 
 

@@ -96,6 +96,28 @@ def forget(state: Path) -> None:
     (state / "server.json").unlink(missing_ok=True)
 
 
+def record_retired(state: Path, network: str, version: str) -> None:
+    """Remember that a version was taken off: `serve` leaves its archive where it lies."""
+    server = running(state)
+    file = f"{network}-{version}.mar"
+    if server and file in server.archives:
+        sha256 = server.archives[file]
+        left = {name: digest for name, digest in server.archives.items() if name != file}
+        record(state, replace(server, archives=left))
+        _write(state / "retired.json", {**_read(state / "retired.json"), file: sha256})
+
+
+def retired(state: Path) -> dict[str, str]:
+    """Archives that were taken off, by file name: their sha256. One built anew is another."""
+    return {str(file): str(sha256) for file, sha256 in _read(state / "retired.json").items()}
+
+
+def forget_retired(state: Path, file: str) -> None:
+    """An archive is registered again."""
+    left = {name: digest for name, digest in retired(state).items() if name != file}
+    _write(state / "retired.json", left)
+
+
 def defaults(state: Path, network: str) -> list[str]:
     """The versions that were a network's default, the present one last."""
     return list(_read(state / "defaults.json").get(network, []))

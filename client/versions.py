@@ -1,10 +1,14 @@
-"""The verbs `versions`, `promote` and `rollback`: which version of a network is the default."""
+"""The verbs `versions`, `promote`, `rollback` and `retire`: which versions serve, and as what."""
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from client import api
+from client import api, gate, predict, watch
 from client import state as states
 from client.api import Version
+
+DRAIN_SECONDS = 60
 
 
 class VersionError(Exception):
@@ -22,13 +26,90 @@ def table(versions: list[Version]) -> str:
     return "\n".join([head, *rows])
 
 
-def promote(management: api.Address, state: Path, network: str, version: str) -> list[str]:
-    """Make a version the default, once it has answered; the history of defaults, it last."""
+@dataclass(frozen=True)
+class Gate:
+    """How a promotion is judged: by a replay set before, and by real traffic after."""
+
+    replay: Path
+    limits: gate.Limits
+    inference: api.Address
+    metrics: str
+    watch: float = 0.0  # seconds
+    reports: Path = Path(".server/promotions")
+
+
+def promote(
+    management: api.Address, state: Path, network: str, version: str, judge: Gate | None = None
+) -> list[str]:
+    """Make a version the default, once it has answered; the history of defaults, it last.
+
+    With a gate only if it passes, and back again when it does not do well under traffic.
+
+    Raises:
+        GateError: the candidate was refused or switched back; the report says why.
+    """
     with states.locked(state):
         history = _history(management, state, network)
-        if history[-1] != version:
-            history.append(version)
-        return _switch(management, state, network, history)
+        before = history[-1]
+        if before == version:
+            return _switch(management, state, network, history)
+        if judge is None:
+            return _switch(management, state, network, [*history, version])
+        _there(management, network, version)
+        versions = (before, version)
+        question = predict.Question(judge.inference, network)
+        answers = gate.replay(judge.replay, question, versions)
+        found, checks = gate.check(answers[before], answers[version], versions, judge.limits)
+        missed = [one.name for one in checks if not one.passed]
+
+        def report(outcome: str) -> str:
+            path = gate.write(judge.reports, network, found, checks, outcome)
+            return f"{outcome}: {path}"
+
+        if missed:
+            raise gate.GateError(report(f"Refused for {', '.join(missed)}"))
+        after = _switch(management, state, network, [*history, version])
+        for trouble in watch.trouble(judge.metrics, network, versions, judge.limits, judge.watch):
+            if trouble:
+                _switch(management, state, network, history)
+                raise gate.GateError(report(f"Switched back to {before}: {trouble}"))
+        print(report("Passed"))
+        return after
+
+
+def retire(management: api.Address, state: Path, network: str, version: str) -> None:
+    """Take a version off the server once its last answer is out.
+
+    TorchServe's own unregistering leaves queued requests unanswered for ever, so the queue is empty
+    first, and the worker has answered what it had.
+
+    Raises:
+        VersionError: it is the default or not there, or requests for it do not end.
+    """
+    with states.locked(state):
+        found = _there(management, network, version)
+        if found.default:
+            raise VersionError(f"{network} {version} is the default: promote another version first")
+        until = time.monotonic() + DRAIN_SECONDS
+        while _there(management, network, version).pending:
+            if time.monotonic() > until:
+                raise VersionError(
+                    f"{network} {version} is still asked: point its clients elsewhere"
+                )
+            time.sleep(0.1)
+        for _ in range(found.workers):  # answered after all that went before
+            api.card(management, network, version)
+        api.call("DELETE", management, f"/models/{network}/{version}")
+        states.record_retired(state, network, version)
+
+
+def _there(management: api.Address, network: str, version: str) -> Version:
+    known = [one for one in api.versions(management) if one.network == network]
+    for one in known:
+        if one.version == version:
+            return one
+    names = ", ".join(one.version for one in known) or "none"
+    raise VersionError(f"{network} has no version {version}: it has {names}")
 
 
 def rollback(management: api.Address, state: Path, network: str) -> list[str]:
@@ -52,9 +133,7 @@ def _history(management: api.Address, state: Path, network: str) -> list[str]:
 
 
 def _switch(management: api.Address, state: Path, network: str, history: list[str]) -> list[str]:
-    there = [v.version for v in api.versions(management) if v.network == network]
-    if history[-1] not in there:
-        raise VersionError(f"{network} has no version {history[-1]}: it has {', '.join(there)}")
+    _there(management, network, history[-1])
     api.card(management, network, history[-1])
     api.set_default(management, network, history[-1])
     states.record_defaults(state, network, history)
