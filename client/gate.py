@@ -95,7 +95,7 @@ def replay(folder: Path, question: Question, versions: Sequence[str]) -> dict[st
         raise GateError(f"{folder} holds no images below {' and '.join(CLASSES)}")
     found: dict[str, list[Answer]] = {version: [] for version in versions}
     every = [(name, image) for name in CLASSES for image in images[name]]
-    for name, image in tqdm(every, unit=" images", desc="replay"):
+    for name, image in tqdm(every, unit=" images", desc="replay", disable=None):
         content = image.path.read_bytes()
         for version in versions:
             one = replace(question, version=version)

@@ -44,7 +44,10 @@ def score(folder: Path, out: Path, question: Question) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     _rewrite(out, list(answered.values()))
     refused = {}
-    with out.open("a", newline="") as file, tqdm(total=len(left), unit=" images") as bar:
+    with (
+        out.open("a", newline="") as file,
+        tqdm(total=len(left), unit=" images", disable=None) as bar,
+    ):
         writer = csv.DictWriter(file, COLUMNS)
         for row in _rows(left, replace(question, save=None)):
             writer.writerow(row)

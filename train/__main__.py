@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from train import phantoms
 from train.networks import NETWORKS
@@ -14,6 +15,9 @@ from train.options import Options, data_folder
 from train.recipes import PRESETS
 
 log = logging.getLogger("train")
+
+if TYPE_CHECKING:
+    from train.data import Dataset
 
 LATEST = Path("runs/latest")
 
@@ -165,15 +169,9 @@ def _shortcuts_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _shortcuts(parsed: argparse.Namespace) -> None:
-    from train import data, run, shortcuts
+    from train import run, shortcuts
 
-    dataset = data.load(
-        data_folder(parsed.data),
-        shortcuts.SIZE,
-        seed=parsed.seed,
-        patient=parsed.patient,
-        skip_broken=parsed.skip_broken,
-    )
+    dataset = _dataset(parsed, shortcuts.SIZE)
     masks = run.masks_of(parsed.masks, dataset)
     open_test = parsed.judge == "test" and bool(len(dataset.rows("test")))
     log.info("report: %s", shortcuts.shortcuts(dataset, masks, parsed.out, open_test))
@@ -191,16 +189,10 @@ def _tune_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _tune(parsed: argparse.Namespace) -> None:
-    from train import data, memory, run, tune
+    from train import memory, run, tune
 
     memory.keep()
-    dataset = data.load(
-        data_folder(parsed.data),
-        tune.SIZE,
-        seed=parsed.seed,
-        patient=parsed.patient,
-        skip_broken=parsed.skip_broken,
-    )
+    dataset = _dataset(parsed, tune.SIZE)
     masks = run.masks_of(parsed.masks, dataset)
     task = tune.Task(parsed.network, dataset, masks, parsed.epochs, parsed.seed)
     study = tune.tune(task, parsed.trials)
@@ -272,11 +264,20 @@ def _phantoms(parsed: argparse.Namespace) -> None:
 def _split(parsed: argparse.Namespace) -> None:
     from train import data
 
-    root = data_folder(parsed.data)
-    dataset = data.load(
-        root, 96, seed=parsed.seed, patient=parsed.patient, skip_broken=parsed.skip_broken
+    print(data.table(_dataset(parsed, 96)))
+
+
+def _dataset(parsed: argparse.Namespace, size: int) -> "Dataset":
+    """The data set that `_split_options` name, at a size in pixels."""
+    from train import data
+
+    return data.load(
+        data_folder(parsed.data),
+        size,
+        seed=parsed.seed,
+        patient=parsed.patient,
+        skip_broken=parsed.skip_broken,
     )
-    print(data.table(dataset))
 
 
 def _split_options(parser: argparse.ArgumentParser) -> None:

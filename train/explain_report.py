@@ -104,7 +104,10 @@ def _curves(one: Trained, folder: Path) -> tuple[str, dict[str, Any]]:
     drawn = {
         name: faithful.curves(one.network, pixels, order)
         for name, order in tqdm(
-            faithful.orders(one.network, pixels).items(), desc=f"{one.name}: deletion", unit="order"
+            faithful.orders(one.network, pixels).items(),
+            desc=f"{one.name}: deletion",
+            unit=" orders",
+            disable=None,
         )
     }
     labels, patients = one.dataset.labels[rows], one.dataset.patients[rows]

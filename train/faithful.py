@@ -159,7 +159,9 @@ def cascade(network: Classifier, name: str, pixels: Pixels) -> Iterator[tuple[st
     drawn = fresh.state_dict()
     changed = copy.deepcopy(network)
     architecture = NETWORKS[name]
-    for depth, (stage, _) in enumerate(tqdm(architecture.stages, desc=f"{name}: cascade")):
+    for depth, (stage, _) in enumerate(
+        tqdm(architecture.stages, desc=f"{name}: cascade", disable=None)
+    ):
         state = changed.state_dict()
         for key in state:
             if architecture.stage_of(key) == depth:

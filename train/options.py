@@ -29,7 +29,6 @@ class Options:
     masks: Path | None = None
     skip_broken: bool = False
     runs: Path = Path("runs")
-    open_test: bool = True
 
     def __post_init__(self) -> None:
         """Refuse unknown names at once, with the known ones."""

@@ -56,10 +56,12 @@ def shortcuts(dataset: Dataset, lungs: Lungs | None, folder: Path, open_test: bo
     """
     parts = [split.SELECT, *([split.TEST] if open_test else [])]
     found: dict[str, list[Baseline]] = {}
-    for name, see in tqdm(_WHOLE.items(), desc="baselines", unit=" baselines"):
+    for name, see in tqdm(_WHOLE.items(), desc="baselines", unit=" baselines", disable=None):
         found[name] = _judge(dataset, None, see, parts)
     if lungs is not None:
-        for name, see in tqdm(_WITH_MASKS.items(), desc="of lungs", unit=" baselines"):
+        for name, see in tqdm(
+            _WITH_MASKS.items(), desc="of lungs", unit=" baselines", disable=None
+        ):
             found[name] = _judge(dataset, lungs, see, [split.SELECT])
     checkpoint.write_text(
         folder / NUMBERS,

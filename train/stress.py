@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageFilter
 from PIL.Image import Resampling, Transform
 from sklearn.metrics import log_loss, roc_auc_score
+from tqdm import tqdm
 
 from train import split
 from train.data import Dataset
@@ -155,7 +156,7 @@ def measure(
     labels, pixels = dataset.labels[rows], dataset.pixels[rows]
     network.to(device)
     found = {AS_IT_IS: _borne(labels, judged.scores(split.SELECT), judged.threshold)}
-    for name in CHANGES:
+    for name in tqdm(CHANGES, desc=f"{judged.name}: stress", unit=" changes", disable=None):
         changed = torch.from_numpy(change(pixels, name))
         logits = predict(network, changed, pixels.shape[-1]).double().cpu().numpy()
         scores = probabilities(logits, judged.calibration.temperature)[:, 1]
