@@ -52,8 +52,8 @@ class Classifier:
         self._meter = Meter(self._card)
         cards = ensemble.members(self._card)
         self._engines = [Engine(_checked(folder, card["graph"])) for card in cards]
-        for card, (logits, maps) in zip(cards, self._golden(folder), strict=True):
-            _compare(card, logits, maps)
+        for card, found in zip(cards, self._golden(folder), strict=True):
+            _compare(card, found.logits, found.maps)
 
     def _golden(self, folder: Path) -> list[Found]:
         """What each network finds on the archive's golden image."""
@@ -105,9 +105,9 @@ class Classifier:
             return [found for image in images for found in self._run([image])]
 
     def _evaluate(self, images: Sequence[Pixels]) -> list[list[Found]]:
-        """By image, then by network: logits (2,) and maps (2, h, w)."""
+        """By image, then by network."""
         batch = np.stack(images)
-        by_network = [zip(*engine(batch), strict=True) for engine in self._engines]
+        by_network = [engine(batch) for engine in self._engines]
         return [list(found) for found in zip(*by_network, strict=True)]
 
     def _answer(self, request: Request, found: list[Found] | Exception) -> None:
@@ -116,9 +116,9 @@ class Classifier:
         assert image
         if isinstance(found, Exception):
             raise found
-        logits, maps = ensemble.combine(self._card, found)
-        verdict = response.judge(logits, question, self._card)
-        evidence = maps[verdict.shown]
+        combined = ensemble.combine(self._card, found)
+        verdict = response.judge(combined.logits, question, self._card)
+        evidence = combined.maps[verdict.shown]
         overlay, erasure = None, None
         as_png = response.prefers_png(request.headers.get("accept", "")) and not question.explain
         if question.explain:

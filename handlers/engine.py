@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from handlers.ensemble import Logits, Maps
+from handlers.ensemble import Found
 
 THREADS = "PNEUMOCAM_THREADS"
 
@@ -15,7 +15,8 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Engine:
-    """Pixels uint8 (N, S, S) → logits (N, 2) and class activation maps (N, 2, h, w), in logits."""
+    """Pixels uint8 (N, S, S) → logits (N, 2), class activation maps (N, 2, h, w), in logits, and,
+    where the graph has them, distances (N, 1 + K) from the training images."""
 
     def __init__(self, graph: Path, threads: int | None = None) -> None:
         """Load an ONNX file.
@@ -34,10 +35,10 @@ class Engine:
             graph, options, providers=["CPUExecutionProvider"]
         )
 
-    def __call__(self, pixels: Pixels) -> tuple[Logits, Maps]:
-        """Logits (N, 2) and maps (N, 2, h, w) of pixels (N, S, S), N at least 1."""
-        logits, maps = self._session.run(["logits", "maps"], {"pixels": pixels})
-        return logits, maps
+    def __call__(self, pixels: Pixels) -> list[Found]:
+        """What is found on each of pixels (N, S, S), N at least 1."""
+        outputs = self._session.run(None, {"pixels": pixels})
+        return [Found(*one) for one in zip(*outputs, strict=True)]
 
 
 def _threads() -> int:

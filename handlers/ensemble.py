@@ -2,17 +2,29 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from handlers import novelty
+from handlers.novelty import UNLIKE, Novelty
+
 Card = Mapping[str, Any]
 Logits = npt.NDArray[np.float32]
 Maps = npt.NDArray[np.float32]
-Found = tuple[Logits, Maps]  # (2,) and (2, h, w)
+Distances = npt.NDArray[np.float32]
 
 CLEAR, FLAG, REVIEW = "clear", "flag", "review"
+
+
+class Found(NamedTuple):
+    """What a network finds on an image: logits (2,), maps (2, h, w) and, where its graph has them,
+    distances (1 + K,) from the training images."""
+
+    logits: Logits
+    maps: Maps
+    distances: Distances | None = None
 
 
 def members(card: Card) -> Sequence[Card]:
@@ -34,7 +46,7 @@ def combine(card: Card, found: Sequence[Found]) -> Found:
         np.mean([one[k] / t for one, t in zip(found, temperatures, strict=True)], axis=0)
         for k in (0, 1)
     )
-    return logits.astype(np.float32), maps.astype(np.float32)
+    return Found(logits.astype(np.float32), maps.astype(np.float32))
 
 
 def agreement(probabilities: Sequence[float], maps: Sequence[Maps]) -> dict[str, float | None]:
@@ -55,15 +67,32 @@ def agreement(probabilities: Sequence[float], maps: Sequence[Maps]) -> dict[str,
     }
 
 
+def novelty_of(card: Card, found: Sequence[Found]) -> Novelty | None:
+    """How unlike the training images an image is, by the network that warns most of it."""
+    return novelty.worst(
+        [
+            novelty.judge(member["novelty"], one.distances)
+            for member, one in zip(members(card), found, strict=True)
+            if one.distances is not None
+        ]
+    )
+
+
 def triage(
-    rules: Mapping[str, float], positive: float, threshold: float, disagreement: float | None
+    rules: Mapping[str, float],
+    positive: float,
+    threshold: float,
+    disagreement: float | None,
+    *,
+    unlike: bool = False,
 ) -> tuple[str, list[str]]:
     """`clear`, `flag` or `review`, and the reasons of the last, by a card's rules.
 
     `doubt` is the distance of the probability from the threshold, `disagreement` that between the
-    networks; the former in logits, so that it means the same at every threshold.
+    networks; the former in logits, so that it means the same at every threshold. `unlike`: the
+    image is unlike the training images.
     """
-    reasons = []
+    reasons = [UNLIKE] if unlike else []
     if abs(_logit(positive) - _logit(threshold)) < rules["doubt"]:
         reasons.append("doubt")
     if disagreement is not None and disagreement > rules["disagreement"]:

@@ -111,7 +111,8 @@ def answer(
 
     `overlay` is a PNG; `erasure`, of the function of that name, is asked for by /explanations.
     """
-    logits, maps = ensemble.combine(card, found)
+    logits, maps, _ = ensemble.combine(card, found)
+    novelty = ensemble.novelty_of(card, found)
     classes = card["classes"]
     said: dict[str, Any] = {
         "model": card["network"],
@@ -123,8 +124,10 @@ def answer(
         "temperature": card["temperature"],
         "threshold": verdict.threshold,
         "operating_point": question.operating_point,
-        **_networks(card, question, verdict, found),
+        **_networks(card, question, verdict, found, unlike=novelty is not None and novelty.unlike),
     }
+    if novelty is not None:
+        said["novelty"] = {"score": round(novelty.score, 4), "resembles": novelty.resembles}
     if question.explain:
         if question.heatmap != "none":
             said["heatmaps"] = [_explained(card, k, logits, maps) for k in range(len(classes))]
@@ -133,7 +136,8 @@ def answer(
         said["heatmap"] = _heatmap(card, verdict.shown, maps)
         if overlay is not None:
             said["heatmap"]["overlay"] = base64.b64encode(overlay).decode()
-    return {**said, "warnings": _warnings(card, *maps.shape[1:])}
+    unlike = [novelty.warning()] if novelty is not None and novelty.unlike else []
+    return {**said, "warnings": unlike + _warnings(card, *maps.shape[1:])}
 
 
 def erasure(
@@ -175,7 +179,7 @@ def _explained(card: Card, shown: int, logits: Logits, maps: Maps) -> dict[str, 
 
 
 def _networks(
-    card: Card, question: Question, verdict: Verdict, found: Sequence[Found]
+    card: Card, question: Question, verdict: Verdict, found: Sequence[Found], *, unlike: bool
 ) -> dict[str, Any]:
     """Of several networks each one's answer and how far they agree; triage by the card's rules."""
     said: dict[str, Any] = {}
@@ -183,35 +187,37 @@ def _networks(
     if "members" in card:
         members = list(zip(card["members"], found, strict=True))
         positive = [
-            _probability(one[0], member["temperature"])[POSITIVE] for member, one in members
+            _probability(one.logits, member["temperature"])[POSITIVE] for member, one in members
         ]
-        agreement = ensemble.agreement(positive, [maps for _, maps in found])
+        agreement = ensemble.agreement(positive, [one.maps for one in found])
         disagreement = agreement["probability_difference"]
         said["networks"] = {
-            member["network"]: _alone(member, question, verdict, *one) for member, one in members
+            member["network"]: _alone(member, question, verdict, one) for member, one in members
         }
         said["agreement"] = agreement
     if "triage" in card:
         decision, reasons = ensemble.triage(
-            card["triage"], verdict.probability[POSITIVE], verdict.threshold, disagreement
+            card["triage"],
+            verdict.probability[POSITIVE],
+            verdict.threshold,
+            disagreement,
+            unlike=unlike,
         )
         said["triage"] = {"decision": decision, "reasons": reasons}
     return said
 
 
-def _alone(
-    member: Card, question: Question, verdict: Verdict, logits: Logits, maps: Maps
-) -> dict[str, Any]:
+def _alone(member: Card, question: Question, verdict: Verdict, found: Found) -> dict[str, Any]:
     """One of several networks: its own probability, and its map of the class that is shown."""
     classes = member["classes"]
-    probability = _probability(logits, member["temperature"])
+    probability = _probability(found.logits, member["temperature"])
     said: dict[str, Any] = {
         "probability": dict(zip(classes, probability, strict=True)),
-        "logit": dict(zip(classes, map(_digits, logits), strict=True)),
+        "logit": dict(zip(classes, map(_digits, found.logits), strict=True)),
         "temperature": member["temperature"],
     }
     if question.heatmap != "none":
-        said["heatmap"] = _heatmap(member, verdict.shown, maps)
+        said["heatmap"] = _heatmap(member, verdict.shown, found.maps)
     return said
 
 

@@ -42,8 +42,8 @@ _STAGES = (
     ("stage1", ("trunk.conv1.", "trunk.norm1.")),
     ("stem", ("trunk.conv0.", "trunk.norm0.")),
 )
-SMALL = Architecture(_build, 6, ResNet50_Weights.IMAGENET1K_V1, _STAGES)
-SMALL_FROZEN = Architecture(_build_frozen, 6, ResNet50_Weights.IMAGENET1K_V1, _STAGES)
+SMALL = Architecture(_build, 6, ResNet50_Weights.IMAGENET1K_V1, _STAGES, "relu0")
+SMALL_FROZEN = Architecture(_build_frozen, 6, ResNet50_Weights.IMAGENET1K_V1, _STAGES, "relu0")
 
 
 def small_network(seed: int = 0) -> Classifier:

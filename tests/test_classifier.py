@@ -25,6 +25,7 @@ from ts.utils.util import list_classes_from_module
 from handlers import classifier, pixels
 from handlers.classifier import Classifier
 from handlers.engine import Engine
+from handlers.ensemble import Found
 
 SIZE = 64
 GAIN = 8.0  # logits from black to white
@@ -252,10 +253,13 @@ def test_logits_and_maps_of_any_number_of_images(folder: Path) -> None:
     engine = Engine(folder / "graph.onnx")
     for count in (1, 2, 5):
         images = np.full((count, SIZE, SIZE), 100, np.uint8)
-        logits, maps = engine(images)
-        assert maps.shape == (count, 2, 4, 4)
-        expected = maps.mean((2, 3)) + np.array([GAIN / 2, -GAIN / 2])
-        np.testing.assert_allclose(logits, expected, atol=1e-5)
+        found = engine(images)
+        assert len(found) == count
+        for logits, maps, distances in found:
+            assert maps.shape == (2, 4, 4)
+            expected = maps.mean((1, 2)) + np.array([GAIN / 2, -GAIN / 2])
+            np.testing.assert_allclose(logits, expected, atol=1e-5)
+            assert distances is None
 
 
 # Answering
@@ -436,6 +440,46 @@ def test_options_of_an_explanation(handler: Classifier) -> None:
     assert "erasure" in none
     png = answer(handler, raw(GREY, explain="True", Accept="image/png"))
     assert png.content_type == JSON_TYPE
+
+
+# Unlike the training images
+
+
+@pytest.mark.parametrize(
+    ("distances", "said", "warning"),
+    [
+        ([1.0, 9.0], {"score": 0.5, "resembles": None}, None),
+        ([5.0, 9.0], {"score": 2.5, "resembles": None}, "unlike the training images (novelty 2.50"),
+        ([5.0, 1.0], {"score": 2.5, "resembles": "inverted"}, "the image looks inverted"),
+    ],
+)
+def test_an_image_unlike_the_training_images_is_answered_with_a_warning(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    distances: list[float],
+    said: dict[str, Any],
+    warning: str | None,
+) -> None:
+    rule = {"threshold": 2.0, "alterations": ["inverted"], "margins": [0.0]}
+    handler = started(write(tmp_path, novelty=rule, triage=RULES))
+    (engine,) = handler._engines
+
+    def measured(images: Any) -> list[Found]:
+        return [
+            found._replace(distances=np.array(distances, np.float32)) for found in engine(images)
+        ]
+
+    monkeypatch.setattr(handler, "_engines", [measured])
+    found = answer(handler, raw(picture(240))).json
+    assert found["novelty"] == said
+    own = ["a stand-in that measures brightness"]
+    if warning is None:
+        assert found["warnings"] == own
+        assert found["triage"] == {"decision": "flag", "reasons": []}
+    else:
+        assert warning in found["warnings"][0]
+        assert found["warnings"][1:] == own
+        assert found["triage"] == {"decision": "review", "reasons": ["unlike"]}
 
 
 # Several networks in one archive

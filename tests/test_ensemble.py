@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from handlers import ensemble
+from handlers.ensemble import Found
 
 
 def test_the_mean_keeps_map_and_bias_true() -> None:
@@ -12,15 +13,15 @@ def test_the_mean_keeps_map_and_bias_true() -> None:
     maps = random.normal(size=(2, 2, 3, 4)).astype(np.float32)
     logits = maps.mean((2, 3)) + biases
     card = {"members": [{"temperature": t} for t in temperatures]}
-    found = [(one.astype(np.float32), its) for one, its in zip(logits, maps, strict=True)]
-    logit, together = ensemble.combine(card, found)
+    found = [Found(one.astype(np.float32), its) for one, its in zip(logits, maps, strict=True)]
+    logit, together, _ = ensemble.combine(card, found)
     bias = (biases[0] / 2.0 + biases[1] / 0.5) / 2
     np.testing.assert_allclose(together.mean((1, 2)) + bias, logit, atol=1e-6)
     np.testing.assert_allclose(logit, (logits[0] / 2 + logits[1] * 2) / 2, rtol=1e-6)
 
 
 def test_one_network_alone_is_left_as_it_is() -> None:
-    found = np.array([1.0, 2.0], np.float32), np.zeros((2, 3, 3), np.float32)
+    found = Found(np.array([1.0, 2.0], np.float32), np.zeros((2, 3, 3), np.float32))
     assert ensemble.combine({"temperature": 3.0}, [found]) is found
 
 

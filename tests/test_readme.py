@@ -68,7 +68,8 @@ def test_the_results_table_is_that_of_the_report() -> None:
     report = (ROOT / "docs/results/published/report.md").read_text()
     test = report.split("## test:")[1].split("\n## ")[0]
     table = re.search(r"(?:^\|.+\n)+", test, re.MULTILINE)
-    assert table and table[0] in README
+    assert table
+    assert table[0] in README
 
 
 def test_the_results_table_has_every_published_network() -> None:

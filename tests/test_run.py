@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from handlers import pixels
 from tests.small import RECIPE
-from train import archive, checkpoint, evaluate, publish, recipes, run, show
+from train import archive, checkpoint, evaluate, novelty, publish, recipes, run, show
 from train.__main__ import main
 from train.archive import ArchiveError
 from train.cam import explain
@@ -175,7 +175,7 @@ def test_the_archive_holds_all_it_needs(trained: Path, tmp_path: Path) -> None:
     network, _ = checkpoint.load(trained / "small")
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     for count in (1, 3):
-        logits, maps = session.run(None, {"pixels": examples[:count].numpy()})
+        logits, maps, _ = session.run(None, {"pixels": examples[:count].numpy()})
         expected_logits, expected_maps = explain(network, examples[:count])
         np.testing.assert_allclose(logits, expected_logits, atol=1e-4)
         np.testing.assert_allclose(maps, expected_maps, atol=1e-4)
@@ -185,7 +185,7 @@ def test_the_archive_holds_all_it_needs(trained: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         network.head.bias += 0.01
     with pytest.raises(ExportError, match="differ"):
-        verify(network, graph, examples)
+        verify(network, graph, examples, novelty.load(trained / "small", card))
 
 
 def test_show_answers_a_folder(trained: Path, images: Path, tmp_path: Path) -> None:

@@ -55,10 +55,15 @@ def test_one_image_in_twenty_is_beyond_each_bound() -> None:
     labels = np.zeros(40, np.int64)
     labels[[0, 38, 39]] = 1  # missed: one far from the threshold, two near
     data: Any = SimpleNamespace(labels=labels, rows=lambda _part: np.arange(40))
-    found = together.caught([one, other, judged(scores)], rules, CALIBRATE, data)
+    calm = np.zeros(40, bool)
+    found = together.caught([one, other, judged(scores)], rules, CALIBRATE, data, calm)
     assert (found.images, found.errors) == (40, 3)
     assert found.review == pytest.approx(2 / 40)  # the last two are in doubt and disagreed upon
     assert found.errors_caught == pytest.approx(2 / 3)
+    strange = np.arange(40) == 0  # the one missed far from the threshold
+    found = together.caught([one, other, judged(scores)], rules, CALIBRATE, data, strange)
+    assert found.review == pytest.approx(3 / 40)
+    assert found.errors_caught == 1.0
 
 
 def test_the_card_of_both(trained: Path) -> None:
@@ -100,7 +105,7 @@ def test_one_network_alone_leaves_no_card_of_both(trained: Path) -> None:
 def test_networks_of_different_maps_are_not_one_model(trained: Path, tmp_path: Path) -> None:
     cards = [checkpoint.read_card(trained / name) for name in NAMES]
     cards[1]["map"]["rows"] += 1
-    assert together.write(tmp_path, cards, [], [], None) is None  # type: ignore[arg-type]
+    assert together.write(tmp_path, cards, [], [], None, {}) is None  # type: ignore[arg-type]
 
 
 def test_both_are_published_and_archived_from_there(trained: Path, tmp_path: Path) -> None:

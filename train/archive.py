@@ -16,7 +16,7 @@ import torch
 
 import handlers
 from handlers.pixels import decode
-from train import checkpoint, phantoms, together
+from train import checkpoint, novelty, phantoms, together
 from train.cam import explain
 from train.checkpoint import Card
 from train.export import GRAPH, export, verify
@@ -116,11 +116,15 @@ def _with_graph(weights: Path, graphs: Path, target: Path) -> Card:
     if "temperature" not in card:
         raise ArchiveError(f"{weights} was never judged: run make evaluate")
     size = card["input"]["size"]
-    graph = graphs / f"{card['weights_sha256']}.onnx"
+    reference = novelty.load(weights, card)
+    parts = [card["weights_sha256"]]
+    if reference is not None:
+        parts.append(card[novelty.CARD]["reference_sha256"])
+    graph = graphs / f"{'-'.join(part[:32] for part in parts)}.onnx"
     if not graph.is_file():
-        export(network, size, graph)
+        export(network, size, graph, reference)
     shutil.copy(graph, target)
-    difference = verify(network, target, _examples(size))
+    difference = verify(network, target, _examples(size), reference)
     log.info("%s: graph and network differ by at most %.1e in logits", card["network"], difference)
     return {
         **card,

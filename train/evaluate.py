@@ -18,7 +18,9 @@ from train import (
     figures,
     further,
     judge,
+    novelty,
     report,
+    sections,
     split,
     together,
 )
@@ -29,6 +31,7 @@ from train.data import Dataset
 from train.fit import Epoch
 from train.judge import Judged, Maps
 from train.networks import CLASSES, Classifier
+from train.novelty import Fitted
 from train.options import device
 from train.run import HISTORY
 from train.trained import Trained, networks_of
@@ -65,11 +68,14 @@ def evaluate(run: Path, open_test: bool = True, twins_in: Path | None = None) ->
         logits = judge.run_network(one.network, one.dataset, parts, device())
         judged.append(judge.judge_network(one.name, one.dataset, logits))
     maps = [judge.maps_of(one.network, one.dataset, device()) for one in trained]
-    cards = [_complete(*each) for each in zip(trained, judged, maps, strict=True)]
+    strange = [novelty.fit(one.network, one.name, one.dataset, parts) for one in trained]
+    cards = [_complete(*each) for each in zip(trained, judged, maps, strange, strict=True)]
     if len(judged) > 1:
         judged.append(judge.judge_both(trained[0].dataset, judged))
-    together.write(run, cards, judged, maps, trained[0].dataset)
+    unlike = {part: np.any([one.unlike[part] for one in strange], axis=0) for part in parts}
+    together.write(run, cards, judged, maps, trained[0].dataset, unlike)
     more, pictures = further.examine(trained, judged, main, folder, twins_in)
+    more.append(sections.unlike({one.name: its for one, its in zip(trained, strange, strict=True)}))
     checks = _crosscheck(trained, main, folder)
     dataset = trained[0].dataset
     labels = dataset.labels[dataset.rows(main)]
@@ -128,12 +134,13 @@ def crosscheck_run(run: Path, open_test: bool = True) -> dict[str, Check]:
     return checks
 
 
-def _complete(one: Trained, found: Judged, maps: Maps) -> Card:
-    """Fold the offset into the head's bias; weights and card anew."""
+def _complete(one: Trained, found: Judged, maps: Maps, strange: Fitted) -> Card:
+    """Fold the offset into the head's bias; weights, reference and card anew."""
     finished = card.complete(one.card, found, judge.map_scale(maps), one.dataset)
     raw = np.array([finished["calibration"]["raw_bias"]])
     _set_bias(one.network, found.calibration.shift(raw)[0].tolist())
     finished["bias"] = one.network.head.bias.tolist()
+    finished = novelty.save(one.folder, strange, finished)
     return checkpoint.save(one.folder, one.network, finished)
 
 

@@ -1,4 +1,4 @@
-"""Network + hook + normalisation → one graph: uint8 image → logits, maps."""
+"""Network + hooks + normalisation → one graph: uint8 image → logits, maps, distances."""
 
 import warnings
 from pathlib import Path
@@ -6,33 +6,58 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from train.cam import Explained, explain
+from train.cam import Explained, capture
 from train.networks import Classifier
+from train.novelty import Reference, halves
 
 GRAPH = "graph.onnx"
-TOLERANCE = 1e-3  # in logits and in the maps, which are in logits too
+TOLERANCE = 1e-3  # in logits, in the maps, which are in logits too, and in distances
+OUTPUTS = ("logits", "maps", "distances")
 
 
 class ExportError(RuntimeError):
     """The graph does not answer as the network does."""
 
 
-def export(network: Classifier, size: int, path: Path) -> None:
-    """Write the graph, ONNX, one file: `pixels` uint8 (N, size, size) → `logits`, `maps`."""
+class Answering(nn.Module):
+    """A network that answers pixels (N, S, S) with logits and maps, and with distances (N, 1 + K)
+    from its training images where their reference is known."""
+
+    def __init__(self, network: Classifier, reference: Reference | None) -> None:
+        """Answer with this network; it is used, not copied."""
+        super().__init__()
+        self.explained = Explained(network)
+        self.reference = reference
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Logits (N, 2), maps (N, 2, h, w) and distances (N, 1 + K)."""
+        if self.reference is None:
+            logits, maps = self.explained(pixels)
+            return logits, maps
+        trunk = self.explained.network.trunk
+        with capture(trunk.get_submodule(self.reference.stage)) as early:
+            logits, maps = self.explained(pixels)
+        return logits, maps, self.reference(halves(early.value))
+
+
+def export(network: Classifier, size: int, path: Path, reference: Reference | None = None) -> None:
+    """Write the graph, ONNX, one file: `pixels` uint8 (N, size, size) → `logits`, `maps` and, with
+    a reference, `distances`."""
     example = torch.zeros(2, size, size, dtype=torch.uint8)
     # channels_last is a layout of training; the runtime chooses its own.
-    explained = Explained(network.cpu().to(memory_format=torch.contiguous_format).eval())
+    plain = network.cpu().to(memory_format=torch.contiguous_format)
+    answering = Answering(plain, reference).eval()
     with warnings.catch_warnings():
         # The exporter warns of its own internals; `verify` is what tells whether it worked.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            explained,
+            answering,
             (example,),
             path,
             input_names=["pixels"],
-            output_names=["logits", "maps"],
+            output_names=list(OUTPUTS if reference else OUTPUTS[:2]),
             dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1, max=1024)}},
             dynamo=True,
             external_data=False,
@@ -40,17 +65,20 @@ def export(network: Classifier, size: int, path: Path) -> None:
         )
 
 
-def verify(network: Classifier, path: Path, pixels: Tensor) -> float:
+def verify(
+    network: Classifier, path: Path, pixels: Tensor, reference: Reference | None = None
+) -> float:
     """The largest difference, in logits, between graph and network on pixels (N, S, S).
 
     Raises:
-        ExportError: it is more than 1e-3 for a logit or a cell of a map.
+        ExportError: it is more than 1e-3 for a logit, a cell of a map or a distance.
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    expected = explain(network, pixels)
+    with torch.inference_mode():
+        expected = Answering(network, reference).eval()(pixels)
     worst = 0.0
     for batch in (pixels, pixels[:1]):  # batch sizes other than the traced one
-        found = session.run(["logits", "maps"], {"pixels": batch.numpy()})
+        found = session.run(None, {"pixels": batch.numpy()})
         for one, other in zip(found, expected, strict=True):
             worst = max(worst, float(np.abs(one - other[: len(batch)].numpy()).max()))
     if not worst <= TOLERANCE:

@@ -37,10 +37,13 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels, len(CLASSES))
 
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """What the trunk sees (N, 1, S, S) of grey pixels (N, S, S)."""
+        return (pixels.unsqueeze(1).to(self.head.weight.dtype) / 255.0 - MEAN) / STD
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (N, 2) of grey pixels (N, S, S)."""
-        grey = (pixels.unsqueeze(1).to(self.head.weight.dtype) / 255.0 - MEAN) / STD
-        features = self.activation(self.trunk(grey))  # (N, C, h, w)
+        features = self.activation(self.trunk(self.normalise(pixels)))  # (N, C, h, w)
         logits: Tensor = self.head(self.dropout(features.mean((2, 3))))
         return logits
 
@@ -55,6 +58,7 @@ class Architecture:
     # smoothing and mixup, which costs transfer (Kornblith et al. 2021, arXiv:2010.16402).
     imagenet: WeightsEnum
     stages: tuple[tuple[str, tuple[str, ...]], ...]  # (stage, prefixes of its parameters' names)
+    early: str  # the child of the trunk whose features tell what is unlike the training images
 
     def stage_of(self, parameter: str) -> int:
         """How far a parameter of `Classifier` lies from the head: 0 is the head itself."""
@@ -111,6 +115,7 @@ NETWORKS = {
             ("layer1", ("trunk.layer1.",)),
             ("stem", ("trunk.conv1.", "trunk.bn1.")),
         ),
+        early="layer2",
     ),
     "densenet161": Architecture(
         _densenet161,
@@ -124,6 +129,7 @@ NETWORKS = {
             ("denseblock1", ("trunk.denseblock1.", "trunk.transition1.")),
             ("stem", ("trunk.conv0.", "trunk.norm0.")),
         ),
+        early="transition2",
     ),
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from train import checkpoint, evaluate, judge, model_card, split, together
+from train import checkpoint, evaluate, judge, model_card, novelty, split, together
 from train.networks import Classifier, build
 from train.trained import Trained, networks_of
 
@@ -50,6 +50,7 @@ def publish(run: Path, names: Sequence[str] | None = None, project: Path = Path(
     ]
     for one in chosen:
         _copy(one.folder / checkpoint.CARD, folder / f"{one.name}.json")
+        _copy(novelty.beside(one.folder), novelty.beside(folder / f"{one.name}.safetensors"))
     joint = run / together.NAME / checkpoint.CARD
     if joint.is_file() and not names:
         _copy(joint, folder / f"{together.NAME}.json")

@@ -9,6 +9,7 @@ from train.compare import Difference
 from train.doubt import MOST_DOUBTFUL, Doubt
 from train.lungs import Finding
 from train.metrics import Interval
+from train.novelty import Fitted
 from train.stress import Borne
 from train.twins import Twins
 
@@ -143,3 +144,29 @@ def evidence(found: Mapping[str, Mapping[str, Finding]]) -> Section:
     )
     data = {n: {group: asdict(one) for group, one in groups.items()} for n, groups in found.items()}
     return Section("evidence", text, data)
+
+
+def unlike(found: Mapping[str, Fitted]) -> Section:
+    """What networks warn of as unlike their training images."""
+    rows = [
+        [network, *each]
+        for network, one in found.items()
+        for each in [
+            *[(f"`{part}`", f"{of.mean():.1%}") for part, of in one.unlike.items()],
+            *[(name, f"{share:.1%}") for name, share in one.warned.items()],
+        ]
+    ]
+    text = (
+        "## Unlike the training images\n\n"
+        "Share of the images that are answered with a warning: of each part, and of "
+        f"`{split.SELECT}` turned, inverted or changed.\n\n"
+        + table(["network", "images", "warned of"], rows)
+    )
+    data = {
+        network: {
+            "parts": {part: float(of.mean()) for part, of in one.unlike.items()},
+            "changed": dict(one.warned),
+        }
+        for network, one in found.items()
+    }
+    return Section("novelty", text, data)

@@ -2,12 +2,13 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from handlers.ensemble import REVIEW, triage
 from train import calibrate, checkpoint, split
@@ -34,13 +35,19 @@ class Caught:
 
 
 def write(
-    run: Path, cards: Sequence[Card], judged: Sequence[Judged], maps: Sequence[Maps], data: Dataset
+    run: Path,
+    cards: Sequence[Card],
+    judged: Sequence[Judged],
+    maps: Sequence[Maps],
+    data: Dataset,
+    unlike: Mapping[str, npt.NDArray[np.bool_]],
 ) -> Card | None:
     """Write the card of a run's networks together, `run`/pneumonia/card.json, and return it.
 
     `judged` are the networks and, last, both together; `maps` are each network's on the calibration
-    images. None where there is one network alone or, with a line in the log, where sizes differ; an
-    older card is removed then.
+    images; `unlike` tells which images of each part are unlike the training images. None where
+    there is one network alone or, with a line in the log, where sizes differ; an older card is
+    removed then.
     """
     (run / NAME / checkpoint.CARD).unlink(missing_ok=True)
     if len(cards) == 1:
@@ -67,7 +74,10 @@ def write(
         **summary(together, data),
         "triage": {
             **rules,
-            "caught": {part: vars(caught(judged, rules, part, data)) for part in together.parts},
+            "caught": {
+                part: vars(caught(judged, rules, part, data, unlike[part]))
+                for part in together.parts
+            },
         },
         "members": [
             {"network": card["network"], "weights_sha256": card["weights_sha256"]} for card in cards
@@ -103,7 +113,11 @@ def disagreement(networks: Sequence[Judged], part: str) -> np.ndarray[Any, np.dt
 
 
 def caught(
-    judged: Sequence[Judged], rules: dict[str, float], part: str, dataset: Dataset
+    judged: Sequence[Judged],
+    rules: dict[str, float],
+    part: str,
+    dataset: Dataset,
+    unlike: npt.NDArray[np.bool_],
 ) -> Caught:
     """What `review` takes of a part at the default operating point."""
     *networks, together = judged
@@ -111,8 +125,11 @@ def caught(
     wrong = (scores >= together.threshold) != (dataset.labels[dataset.rows(part)] == 1)
     review = np.array(
         [
-            triage(rules, float(score), together.threshold, float(apart))[0] == REVIEW
-            for score, apart in zip(scores, disagreement(networks, part), strict=True)
+            triage(rules, float(score), together.threshold, float(apart), unlike=strange)[0]
+            == REVIEW
+            for score, apart, strange in zip(
+                scores, disagreement(networks, part), unlike.tolist(), strict=True
+            )
         ]
     )
     return Caught(
