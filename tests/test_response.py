@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers import response
+from handlers.ensemble import Found
 from handlers.errors import RequestError
 from handlers.question import Question, ask
 from handlers.response import Verdict, judge, prefers_png
@@ -334,7 +335,7 @@ MAPS = np.stack([np.full((5, 6), -1.4601132), np.full((5, 6), 1.4754419)]).astyp
 def answer(heatmap: str = "overlay", maps: Any = MAPS, overlay: bytes | None = b"PNG") -> Any:
     asked = Question(b"", "predicted", heatmap, "balanced")
     judged = judge(LOGITS, asked, CARD)
-    said = response.answer(CARD, asked, judged, "id-1", [(LOGITS, maps)], overlay)
+    said = response.answer(CARD, asked, judged, "id-1", [Found(LOGITS, maps)], overlay)
     return json.loads(response.encode(said))
 
 

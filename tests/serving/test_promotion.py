@@ -1,8 +1,10 @@
 """Promotion through the gate, switching back, and retirement, on a real server under load."""
 
+import json
 import threading
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -165,3 +167,62 @@ def test_a_gate_needs_both_classes(place: Place, tmp_path: Path) -> None:
     assert "holds no images below NORMAL and PNEUMONIA" in done.stderr
     missing = client("retire", place, "resnet50", "9.9")
     assert "has no version 9.9: it has 1.0" in missing.stderr
+
+
+# What is refused at registration leaves name and version free, and what serves goes on
+
+
+def changed(archive: Path, name: str, change: Callable[[bytes], bytes], target: Path) -> Path:
+    """A copy of an archive with one file changed in it."""
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(target, "w") as new:
+        for each in old.namelist():
+            content = old.read(each)
+            new.writestr(each, change(content) if each == name else content)
+    return target
+
+
+def golden_of_another(card: bytes) -> bytes:
+    said = json.loads(card)
+    said["golden_logits"] = [value + 0.01 for value in said["golden_logits"]]
+    return json.dumps(said).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("graph.onnx", lambda content: content + b"x", "graph.onnx has sha256"),
+        ("golden.png", lambda content: content[:-1], "golden.png has sha256"),
+        ("card.json", lambda _content: b"{", "broken JSON"),
+        ("card.json", golden_of_another, "answers the golden image with logits"),
+        ("handlers/__init__.py", lambda _content: b"1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_registering_what_is_broken_says_why(
+    place: Place, name: str, change: Callable[[bytes], bytes], reason: str
+) -> None:
+    whole = write_archive(place, "resnet50", "7.0")
+    whole.rename(kept := place.store.parent / "kept.mar")
+    path = changed(kept, name, change, place.store / "resnet50-7.0.mar")
+    with load(place) as answers:
+        done = client("register", place, path)
+    assert done.returncode == 1
+    assert reason in done.stderr, done.stderr
+    assert "7.0" not in {v.version for v in api.versions(place.management_at)}
+    check_each(answers)
+    kept.rename(path)  # the version is free
+    done = client("register", place, path)
+    assert done.returncode == 0, done.stderr
+    assert ask(place, "resnet50/7.0").status_code == 200
+    assert client("retire", place, "resnet50", "7.0").returncode == 0
+    path.unlink()
+
+
+def test_a_file_that_is_no_archive_is_refused(place: Place) -> None:
+    path = place.store / "resnet50-8.0.mar"
+    path.write_bytes((place.store / "resnet50-1.0.mar").read_bytes()[:-100])
+    done = client("register", place, path)
+    assert done.returncode == 1
+    assert "is not a whole archive" in done.stderr
+    path.unlink()
+    done = client("register", place, path)
+    assert "does not exist" in done.stderr
