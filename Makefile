@@ -31,6 +31,7 @@ TLS      ?=
 ADDRESS  ?=
 REPLAY   ?=
 WATCH    ?=
+SHADOW   ?=
 IMAGE    ?=
 NETWORK  ?= resnet50
 
@@ -39,7 +40,7 @@ option = $(if $(2),--$(1) "$(2)")
 
 help:  ## print this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= MASKS= TWINS= JUDGE= TRAIN_FLAGS= TUNE_FLAGS= AUTH= TLS= ADDRESS= REPLAY= WATCH=; see README.md'
+	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= MASKS= TWINS= JUDGE= TRAIN_FLAGS= TUNE_FLAGS= AUTH= TLS= ADDRESS= REPLAY= SHADOW= WATCH=; see README.md'
 
 setup: $(VENV)/.done  ## install the exact environment into .venv (the others do it by themselves)
 
@@ -104,7 +105,7 @@ versions: setup  ## what the server serves
 
 promote: setup  ## make VERSION= of NETWORK= the default; with REPLAY=folder only if it passes
 	@$(RUN) -m client promote $(NETWORK) $(VERSION) $(call option,replay,$(REPLAY)) \
-	  $(call option,watch,$(WATCH))
+	  $(call option,shadow,$(SHADOW)) $(call option,watch,$(WATCH))
 
 retire: setup  ## take VERSION= of NETWORK= off the server once its last answer is out
 	@$(RUN) -m client retire $(NETWORK) $(VERSION)

@@ -6,7 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from client import api, archives, gate, predict, score, serve, server, settings, tokens, versions
+from client import (
+    api,
+    archives,
+    gate,
+    predict,
+    score,
+    serve,
+    server,
+    settings,
+    shadow,
+    tokens,
+    versions,
+)
 from client import state as states
 
 ERRORS = (
@@ -59,6 +71,12 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("deploy/gate.toml"),
         help="what it may lose (%(default)s)",
+    )
+    promote.add_argument(
+        "--shadow",
+        type=float,
+        default=0.0,
+        help="seconds for which live requests are copied to it first, with --replay",
     )
     promote.add_argument("--watch", type=float, default=0.0, help="seconds of traffic afterwards")
     retire = add("retire", _retire, "take a version off once its last answer is out")
@@ -223,6 +241,8 @@ def _gate(options: argparse.Namespace) -> versions.Gate | None:
         inference=running.inference_at,
         metrics=f"http://127.0.0.1:{running.ports['metrics']}",
         watch=options.watch,
+        shadow=options.shadow,
+        shadows=options.state / shadow.FOLDER,
         reports=options.state / "promotions",
     )
 

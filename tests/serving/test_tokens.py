@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -132,3 +133,30 @@ def test_a_folder_without_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[st
         settings.read(ROOT / "config.properties", {}, tls=tmp_path)
     assert main(["token", "--state", str(tmp_path)]) == 2
     assert "no server is running here" in capsys.readouterr().err
+
+
+def test_live_requests_are_compared_through_tokens_and_tls(
+    guarded: Place, tls: Path, tmp_path: Path
+) -> None:
+    write_archive(guarded, "resnet50", "2.0")
+    assert client("register", guarded, guarded.store / "resnet50-2.0.mar").returncode == 0
+    for name, grey in (("NORMAL", 20), ("PNEUMONIA", 240)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(picture(grey))
+    token, stop = client("token", guarded).stdout.strip(), threading.Event()
+
+    def go_on_asking() -> None:
+        while not stop.wait(0.05):
+            ask(guarded, tls, token)
+
+    asking = threading.Thread(target=go_on_asking)
+    asking.start()
+    done = client("promote", guarded, "resnet50", "2.0", "--replay", tmp_path, "--shadow", "3")
+    stop.set()
+    asking.join()
+    assert done.returncode == 0, done.stdout + done.stderr
+    (report,) = (guarded.state / "promotions").glob("*.json")
+    live = json.loads(report.read_text())["live"]
+    assert live["requests"] > 5
+    assert live["errors"] == 0
+    assert client("rollback", guarded, "resnet50").returncode == 0
