@@ -23,6 +23,10 @@ BATCH_SIZE = 4
 MAX_BATCH_DELAY_MS = 1
 
 
+NO_WORKER = "has no worker to serve inference request"
+FULL = "the queue is full, or the worker is being started: ask again"
+
+
 @dataclass(frozen=True)
 class Address:
     """One of a server's addresses, and what lets one in.
@@ -105,7 +109,9 @@ def call(
 def message_of(response: requests.Response) -> str:
     """The message of an error's JSON, else its status in words (a 413 comes without a body)."""
     try:
-        return str(response.json()["message"])
+        message = str(response.json()["message"])
+        # TorchServe says no more where the queue is full, and the workers are well.
+        return FULL if NO_WORKER in message else message
     except (ValueError, KeyError, TypeError):
         return response.reason
 

@@ -23,6 +23,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
 
 from handlers.errors import ImageError
+from handlers.limits import check_pixels, check_scans
 
 PREFIX = 128, b"DICM"  # PS3.10, 7.1: where it stands, and what
 REFUSE, WARN = "refuse", "warn"
@@ -72,7 +73,7 @@ def read(
         reasons = list(_reasons(dataset, policy))
         if reasons and policy.unsuitable == REFUSE:
             raise ImageError(422, "UnsuitableImage", "; ".join(reasons) + ".")
-        _check_sides(dataset, max_pixels)
+        _check_sides(dataset, len(data), max_pixels)
         return _render(dataset), [*reasons, *_doubts(dataset, policy)]
 
 
@@ -149,19 +150,13 @@ def _check_pixels(dataset: Dataset) -> None:
         raise _unsuitable("HighBit", "is not BitsStored - 1")
 
 
-def _check_sides(dataset: Dataset, max_pixels: int) -> None:
+def _check_sides(dataset: Dataset, sent: int, max_pixels: int) -> None:
     """Before anything is decoded: not too many pixels, by the tags and by the frame's own header.
 
     A decoder believes the latter.
     """
     sides = dataset.Rows, dataset.Columns
-    if sides[0] * sides[1] > max_pixels:
-        raise ImageError(
-            413,
-            "TooManyPixels",
-            f"The image is {sides[1]} x {sides[0]}, {sides[0] * sides[1]:,} pixels, "
-            f"the limit is {max_pixels:,}: send it smaller.",
-        )
+    check_pixels(sides[1], sides[0], sent, max_pixels)
     uid = dataset.file_meta.TransferSyntaxUID
     if not uid.is_compressed:
         return
@@ -172,8 +167,12 @@ def _check_sides(dataset: Dataset, max_pixels: int) -> None:
     if not decodable:
         raise _unknown_syntax(uid)
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    if uid != RLELossless and _frame_sides(frame) != sides:
-        raise ImageError(400, "BrokenImage", "DICOM Rows and Columns are not those of the frame.")
+    if uid != RLELossless:
+        check_scans(frame)
+        if _frame_sides(frame) != sides:
+            raise ImageError(
+                400, "BrokenImage", "DICOM Rows and Columns are not those of the frame."
+            )
 
 
 def _frame_sides(frame: bytes) -> tuple[int, int] | None:

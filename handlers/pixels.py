@@ -12,11 +12,11 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from handlers import dicom
+from handlers import dicom, limits
 from handlers.errors import ImageError
 
 MAX_BYTES = 32 * 2**20
-MAX_PIXELS = 50_000_000  # twice the largest detectors; decoding takes 4 bytes a pixel at most
+ROWS = 256  # of a 16-bit image that are made 8-bit at once
 MIN_SIDE = 32  # pixels; below it nothing of a chest is left to see
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -71,7 +71,7 @@ def read(
     policy: dicom.Policy = dicom.Policy(),  # noqa: B008 -- frozen
     *,
     max_bytes: int = MAX_BYTES,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = limits.MAX_PIXELS,
 ) -> Decoded:
     """The image in a JPEG, PNG or DICOM file, upright, grey, squashed to uint8 (size, size).
 
@@ -109,14 +109,15 @@ def _radiograph(
         # Without its words, which may repeat a tag's.
         raise _broken(type(error).__name__) from error
     image = fromarray(grey)
-    _check_sides(image, max_pixels)
+    _check_sides(image)
     return image, warnings
 
 
 def _picture(data: bytes | bytearray, max_pixels: int) -> Image:
     image = _open(data)
     try:
-        _check_sides(image, max_pixels)  # as the header has them: nothing is decoded so far
+        limits.check_pixels(*image.size, len(data), max_pixels)
+        _check_sides(image)  # as the header has them: nothing is decoded so far
         grey = _grey(image)
         upright = _UPRIGHT.get(_orientation(image))
         return grey if upright is None else grey.transpose(upright)
@@ -129,6 +130,7 @@ def _picture(data: bytes | bytearray, max_pixels: int) -> Image:
 def _open(data: bytes | bytearray) -> ImageFile:
     # Not Image.open, whose own limit of pixels is global to the process and warns.
     if data.startswith(_JPEG):
+        limits.check_scans(data)
         plugin: type[ImageFile] = JpegImageFile
     elif data.startswith(_PNG):
         plugin = PngImageFile
@@ -159,15 +161,8 @@ def _broken(why: str) -> ImageError:
     )
 
 
-def _check_sides(image: Image, max_pixels: int) -> None:
+def _check_sides(image: Image) -> None:
     width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError(
-            413,
-            "TooManyPixels",
-            f"The image is {width} x {height}, {width * height:,} pixels, "
-            f"the limit is {max_pixels:,}: send it smaller.",
-        )
     if min(width, height) < MIN_SIDE:
         raise ImageError(
             400,
@@ -191,14 +186,18 @@ def _grey(image: Image) -> Image:
         return fromarray(_eight_bits(image))
     if image.has_transparency_data:
         # Over black, which is how a radiograph shows that nothing lies there (air).
-        light, alpha = image.convert("RGBA").convert("LA").split()
-        return ImageChops.multiply(light, alpha)
+        clear = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
+        return ImageChops.multiply(clear.convert("L"), clear.getchannel("A"))
     return image.convert("L")
 
 
 def _eight_bits(image: Image) -> npt.NDArray[np.uint8]:
     """Values 0 to 65535 as 0 to 255. That a detector filled 12 bits alone can't be known."""
-    values = np.asarray(image).astype(np.int32)
+    table = ((np.arange(65536) + 128) // 257).astype(np.uint8)
     if "transparency" in image.info:
-        values[values == image.info["transparency"]] = 0  # over black, as in `_grey`
-    return ((values.clip(0, 65535) + 128) // 257).astype(np.uint8)
+        table[image.info["transparency"]] = 0  # over black, as in `_grey`
+    found = np.empty((image.height, image.width), np.uint8)
+    for top in range(0, image.height, ROWS):  # else the indices take eight bytes a pixel
+        rows = np.asarray(image.crop((0, top, image.width, min(top + ROWS, image.height))))
+        found[top : top + ROWS] = table[rows.clip(0, 65535)]
+    return found

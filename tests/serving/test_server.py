@@ -224,13 +224,14 @@ def test_the_readiness_check_answers_the_card(served: Served) -> None:
 # Hostile requests
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG."""
+    check = struct.pack(">I", binascii.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + check
+
+
 def bomb(width: int, height: int) -> bytes:
     """A PNG of a few bytes that says it is large."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = struct.pack(">I", binascii.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + check
-
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(bytes(1000)))
     return b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b"")
