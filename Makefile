@@ -7,7 +7,7 @@ SHELL := bash
 .NOTPARALLEL:  # train, archive and serve follow each other, -j or not
 .DEFAULT_GOAL := help
 .PHONY: help setup data train evaluate crosscheck archive publish serve token tls stop predict \
-        versions promote retire rollback tune test lint bench lock
+        versions promote retire rollback tune test lint bench audit lock
 
 PYTHON ?= python3
 VENV   := .venv
@@ -125,6 +125,9 @@ lint: setup  ## ruff, mypy, import-linter
 bench: setup  ## the benchmarks: overlay, training
 	@$(RUN) -m benchmarks.overlay
 	@$(RUN) -m benchmarks.training
+
+audit: setup  ## known vulnerabilities of what requirements.lock pins, by pip-audit
+	@$(RUN) .ci/audit.py
 
 lock: setup  ## make requirements.lock anew from pyproject.toml
 	@$(RUN) .ci/lock.py
