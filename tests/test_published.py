@@ -1,6 +1,7 @@
 """The published networks, their report and the model card are in step."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -31,11 +32,20 @@ def check(project: Path) -> None:
 @pytest.mark.skipif(not (ROOT / checkpoint.PUBLISHED).is_dir(), reason="nothing is published")
 def test_what_is_published_is_in_step() -> None:
     check(ROOT)
+    report = (ROOT / publish.REPORT / "report.md").read_text()
+    before = re.search(r"test images opened before \| (\d+) times", report)
+    assert before
+    assert int(before[1]) < publish.looks(ROOT / publish.LOOKS)  # this one has its line too
 
 
 def test_a_network_is_published_in_step(trained: Path, tmp_path: Path) -> None:  # noqa: F811
     shutil.rmtree(tmp_path / "docs", ignore_errors=True)
+    (tmp_path / "docs/results").mkdir(parents=True)
+    looks = "| date | network |\n| --- | --- |\n| 2026-01-02 | small |\n| 2026-01-03 | small |\n"
+    (tmp_path / publish.LOOKS).write_text(looks)
     publish.publish(trained)
+    report = (tmp_path / publish.REPORT / "report.md").read_text()
+    assert "| test images opened before | 2 times ([each](../test-looks.md)) |\n" in report
     check(tmp_path)
     text = (tmp_path / model_card.PATH).read_text()
     test = checkpoint.read_card(tmp_path / "weights/small.safetensors")["figures"]["test"]

@@ -1,6 +1,7 @@
 """A run's networks → weights in half precision that come with the project, checked and judged."""
 
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from train.trained import Trained, networks_of
 log = logging.getLogger(__name__)
 
 REPORT = Path("docs/results/published")
+LOOKS = Path("docs/results/test-looks.md")  # a line for each opening of the test images
 TOLERANCE = 2e-3  # of probability, half precision against full
 LARGEST = 60e6  # bytes a network
 PARTS = (split.RANDOM, split.SELECT, split.CALIBRATE)
@@ -57,12 +59,26 @@ def publish(run: Path, names: Sequence[str] | None = None, project: Path = Path(
     report = project / REPORT
     shutil.rmtree(report, ignore_errors=True)
     shutil.copytree(run / "report", report)
+    _tell_looks(report / "report.md", project / LOOKS)
     log.info("report: %s", report)
     log.info(
         "model card: %s",
         model_card.write(folder, report / "metrics.json", project / model_card.PATH),
     )
     return written
+
+
+def looks(file: Path) -> int:
+    """How often the test images were opened, by the lines of a table that begin with a date."""
+    return len(re.findall(r"^\| \d{4}-\d\d-\d\d \|", file.read_text(), re.MULTILINE))
+
+
+def _tell_looks(report: Path, file: Path) -> None:
+    """Have the report say how often the test images were opened before."""
+    if file.is_file():
+        row = f"| test images opened before | {looks(file)} times ([each](../{file.name})) |\n"
+        text = re.sub(r"(?m)^(\| map \|.*\n)", rf"\g<1>{row}", report.read_text(), count=1)
+        report.write_text(text)
 
 
 def _checked(one: Trained) -> tuple[Classifier, float]:
