@@ -128,8 +128,10 @@ def _add_new(state: Path, running: Running, wanted: list[Archive]) -> Running:
 def register(state: Path, running: Running, archive: Archive) -> Running:
     """Load one archive more into the running server.
 
-    Raises ServerError with the worker's own reason from the log where it does not come up.
+    Raises ArchiveError where it is not whole, ServerError with the worker's own reason from the log
+    where it does not come up.
     """
+    archives.check(archive)
     log = state / "logs" / "model_log.log"
     before = log.stat().st_size if log.exists() else 0
     started = time.monotonic()

@@ -1,8 +1,8 @@
 """Copies of live requests to a candidate, to compare its answers before it answers anyone.
 
 `python -m client promote --shadow` writes an order into a folder that the server knows: which
-version's requests go to which other. A copy delays no answer: it goes out from a thread of its
-own, and where the candidate can't keep up, some are left out. Of an image nothing is kept.
+version's requests go to which other. No answer waits for a copy's: that goes out from a thread of
+its own, and where the candidate can't keep up, some are left out. Of an image nothing is kept.
 """
 
 import json
@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -110,14 +111,9 @@ class Shadow:
             data=copy.image,
             headers={"Content-Type": "application/octet-stream", **order["headers"]},
         )
-        trusted = ssl.create_default_context(cafile=order["authority"])
-        # A proxy named in the environment knows nothing of this server.
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusted)
-        )
         started = time.perf_counter()
         try:
-            with opener.open(request, timeout=TIMEOUT) as answer:
+            with _opener(order["authority"]).open(request, timeout=TIMEOUT) as answer:
                 found = json.loads(answer.read())
         except (OSError, ValueError) as error:
             return {"error": str(error)}
@@ -126,3 +122,12 @@ class Shadow:
             "probability": found["probability"][self._card["classes"][POSITIVE]],
             "seconds": time.perf_counter() - started,
         }
+
+
+@cache  # the certificates are read once, not for each copy
+def _opener(authority: str | None) -> urllib.request.OpenerDirector:
+    trusted = ssl.create_default_context(cafile=authority)
+    # A proxy named in the environment knows nothing of this server.
+    return urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusted)
+    )
