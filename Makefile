@@ -21,6 +21,8 @@ NETWORKS ?=
 VERSION  ?= 1.0
 SEED     ?= 0
 PATIENT  ?=
+ENGINE   ?=
+PRECISION ?=
 MASKS    ?=
 TWINS    ?=
 JUDGE    ?= test
@@ -40,7 +42,7 @@ option = $(if $(2),--$(1) "$(2)")
 
 help:  ## print this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= MASKS= TWINS= JUDGE= TRAIN_FLAGS= TUNE_FLAGS= AUTH= TLS= ADDRESS= REPLAY= SHADOW= WATCH=; see README.md'
+	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= ENGINE= PRECISION= MASKS= TWINS= JUDGE= TRAIN_FLAGS= TUNE_FLAGS= AUTH= TLS= ADDRESS= REPLAY= SHADOW= WATCH=; see README.md'
 
 setup: $(VENV)/.done  ## install the exact environment into .venv (the others do it by themselves)
 
@@ -72,7 +74,9 @@ crosscheck: setup  ## hook maps against Captum's, on the last run
 	@$(RUN) -m train crosscheck --judge $(JUDGE)
 
 archive: setup  ## pack the last run's networks, or those of weights/, into model_store/
-	@$(RUN) -m train archive --version $(VERSION) $(call option,networks,$(NETWORKS))
+	@$(RUN) -m train archive --version $(VERSION) $(call option,networks,$(NETWORKS)) \
+	  $(call option,engine,$(ENGINE)) $(call option,precision,$(PRECISION)) \
+	  $(call option,data,$(DATA))
 
 publish: setup  ## round the last run's networks to half precision, judge them so, copy to weights/
 	@$(RUN) -m train publish $(call option,networks,$(NETWORKS))

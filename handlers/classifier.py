@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ts.context import Context
 
-from handlers import dicom, ensemble, explanation, heatmap, pixels, response
+from handlers import dicom, engine, ensemble, explanation, heatmap, pixels, response
 from handlers.engine import Engine, Pixels
 from handlers.ensemble import Found, Logits, Maps
 from handlers.errors import RefusalError
@@ -53,7 +53,7 @@ class Classifier:
         self._meter = Meter(self._card)
         self._shadow = Shadow(self._card)
         cards = ensemble.members(self._card)
-        self._engines = [Engine(_checked(folder, card["graph"])) for card in cards]
+        self._engines = [_engine(folder, card) for card in cards]
         for card, found in zip(cards, self._golden(folder), strict=True):
             _compare(card, found.logits, found.maps)
 
@@ -110,7 +110,7 @@ class Classifier:
     def _evaluate(self, images: Sequence[Pixels]) -> list[list[Found]]:
         """By image, then by network."""
         batch = np.stack(images)
-        by_network = [engine(batch) for engine in self._engines]
+        by_network = [evaluate(batch) for evaluate in self._engines]
         return [list(found) for found in zip(*by_network, strict=True)]
 
     def _answer(self, request: Request, found: list[Found] | Exception) -> None:
@@ -152,6 +152,14 @@ def _policy(card: Mapping[str, Any]) -> dicom.Policy:
     return dicom.Policy(
         unsuitable, frozenset(modalities) or dicom.MODALITIES, tuple(ages) if ages else None
     )
+
+
+def _engine(folder: Path, card: Mapping[str, Any]) -> Engine:
+    """What runs the graph of a network's card."""
+    graph = card["graph"]
+    loaded = engine.load(graph["engine"], _checked(folder, graph))
+    log.info("%s: %s, %s", card["network"], graph["engine"], graph["precision"])
+    return loaded
 
 
 def _checked(folder: Path, said: Mapping[str, str]) -> Path:

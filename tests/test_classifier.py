@@ -22,9 +22,9 @@ from ts.protocol import otf_message_handler as protocol
 from ts.service import Service
 from ts.utils.util import list_classes_from_module
 
-from handlers import classifier, pixels
+from handlers import classifier, engine, pixels
 from handlers.classifier import Classifier
-from handlers.engine import Engine
+from handlers.engine import OnnxRuntime
 from handlers.ensemble import Found
 
 SIZE = 64
@@ -90,6 +90,8 @@ def write(folder: Path, batch: str = "N", **changes: Any) -> Path:
         "graph": {
             "file": "graph.onnx",
             "sha256": hashlib.sha256(graph.read_bytes()).hexdigest(),
+            "engine": "onnxruntime",
+            "precision": "f32",
         },
         "golden": {"file": "golden.png", "sha256": hashlib.sha256(picture(100)).hexdigest()},
         "golden_logits": [-logit(100), logit(100)],
@@ -239,21 +241,26 @@ def test_the_map_must_be_the_one_of_the_card(tmp_path: Path) -> None:
 
 def test_threads_come_from_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PNEUMOCAM_THREADS", "1")
-    engine = Engine(folder / "graph.onnx")
-    assert engine._session.get_session_options().intra_op_num_threads == 1
-    engine = Engine(folder / "graph.onnx", threads=2)
-    assert engine._session.get_session_options().intra_op_num_threads == 2
+
+    def used(threads: int | None = None) -> int:
+        runs = engine.load("onnxruntime", folder / "graph.onnx", threads)
+        assert isinstance(runs, OnnxRuntime)
+        return int(runs._session.get_session_options().intra_op_num_threads)
+
+    assert used() == 1
+    assert used(threads=2) == 2
     for nonsense in ("0", "-1", "many", "1.5", "²"):
         monkeypatch.setenv("PNEUMOCAM_THREADS", nonsense)
         with pytest.raises(ValueError, match=r"PNEUMOCAM_THREADS=.*whole number"):
-            Engine(folder / "graph.onnx")
+            engine.load("openvino", folder / "graph.onnx")
 
 
-def test_logits_and_maps_of_any_number_of_images(folder: Path) -> None:
-    engine = Engine(folder / "graph.onnx")
+@pytest.mark.parametrize("name", engine.ENGINES)
+def test_logits_and_maps_of_any_number_of_images(name: str, folder: Path) -> None:
+    runs = engine.load(name, folder / "graph.onnx")
     for count in (1, 2, 5):
         images = np.full((count, SIZE, SIZE), 100, np.uint8)
-        found = engine(images)
+        found = runs(images)
         assert len(found) == count
         for logits, maps, distances in found:
             assert maps.shape == (2, 4, 4)
@@ -462,12 +469,10 @@ def test_an_image_unlike_the_training_images_is_answered_with_a_warning(
 ) -> None:
     rule = {"threshold": 2.0, "alterations": ["inverted"], "margins": [0.0]}
     handler = started(write(tmp_path, novelty=rule, triage=RULES))
-    (engine,) = handler._engines
+    (runs,) = handler._engines
 
     def measured(images: Any) -> list[Found]:
-        return [
-            found._replace(distances=np.array(distances, np.float32)) for found in engine(images)
-        ]
+        return [found._replace(distances=np.array(distances, np.float32)) for found in runs(images)]
 
     monkeypatch.setattr(handler, "_engines", [measured])
     found = answer(handler, raw(picture(240))).json
@@ -503,7 +508,7 @@ def both(folder: Path, temperature: float = 2.0, bias: float = 1.0) -> Path:
         "temperature": temperature,
         "bias": [4 - bias, bias - 4],
         "golden_logits": [-logit(100) - bias, logit(100) + bias],
-        "graph": {"file": "other.onnx", "sha256": digest},
+        "graph": {**first["graph"], "file": "other.onnx", "sha256": digest},
     }
     mean = [(a + b / temperature) / 2 for a, b in zip(first["bias"], second["bias"], strict=True)]
     joint = {

@@ -13,9 +13,8 @@ from PIL.Image import Transpose
 from scipy.spatial.distance import mahalanobis
 from sklearn.datasets import load_sample_images
 
-from handlers import ensemble
+from handlers import engine, ensemble
 from handlers import novelty as rule
-from handlers.engine import Engine
 from handlers.ensemble import Found
 from handlers.pixels import decode
 from tests.small import small_network
@@ -118,8 +117,9 @@ def test_the_graph_answers_with_distances(tmp_path: Path) -> None:
     )
     pixels = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=random)
     export(network, 32, tmp_path / "graph.onnx", reference)
-    assert verify(network, tmp_path / "graph.onnx", pixels, reference) < 1e-4
-    found = Engine(tmp_path / "graph.onnx")(pixels.numpy())
+    runs = engine.load("onnxruntime", tmp_path / "graph.onnx")
+    assert verify(network, runs, pixels, reference) < 1e-4
+    found = runs(pixels.numpy())
     expected = reference(features(network, "relu0", pixels.numpy()))
     for one, distances in zip(found, expected, strict=True):
         np.testing.assert_allclose(one.distances, distances, rtol=1e-4)

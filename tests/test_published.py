@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_run import trained  # noqa: F401 -- a fixture
-from train import checkpoint, model_card, publish
+from tests.test_run import QUICK, trained  # noqa: F401 -- a fixture
+from train import checkpoint, evaluate, model_card, publish, recipes, run
+from train.options import Options
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,3 +56,40 @@ def test_a_network_is_published_in_step(trained: Path, tmp_path: Path) -> None: 
     metrics.write_text(metrics.read_text().replace('"brier": ', '"brier": 1'))
     with pytest.raises(AssertionError):
         check(tmp_path)
+
+
+def test_a_second_network_is_published_beside_the_first_which_stays_as_it_is(
+    trained: Path,  # noqa: F811
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish.publish(trained)
+    files = ["weights/small.safetensors", "weights/reference/small.safetensors"]
+    before = [checkpoint.sha256(tmp_path / file) for file in files]
+    monkeypatch.setitem(recipes.PRESETS["quick"], "small-frozen", (QUICK,))
+    chosen = Options(images, "scratch", "quick", ("small-frozen",), runs=tmp_path / "elsewhere")
+    other = run.train(chosen)
+    evaluate.evaluate(other)
+    publish.publish(other)
+    assert [checkpoint.sha256(tmp_path / file) for file in files] == before
+    check(tmp_path)
+    joint = json.loads((tmp_path / "weights/pneumonia.json").read_text())
+    assert [one["network"] for one in joint["members"]] == ["small", "small-frozen"]
+    assert joint["members"][0]["weights_sha256"] == before[0]
+    metrics = json.loads((tmp_path / publish.REPORT / "metrics.json").read_text())
+    assert set(metrics["networks"]) == {"small", "small-frozen", "both"}
+
+
+def test_a_published_network_of_other_data_is_not_judged_here(
+    trained: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    publish.publish(trained)
+    card = json.loads((tmp_path / "weights/small.json").read_text())
+    card["training"]["data"]["sha256"] = "0" * 64
+    (tmp_path / "weights/other.safetensors").write_bytes(b"")
+    (tmp_path / "weights/other.json").write_text(json.dumps(card))
+    assert publish._add_published(trained, tmp_path / "weights") == []
+    assert not (trained / "other").exists()
+    assert json.loads((trained / run.RUN).read_text())["networks"] == ["small"]

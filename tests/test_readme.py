@@ -29,7 +29,11 @@ def test_make_alone_prints_every_target_with_its_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["DATA", "INIT", "PRESET", "NETWORKS", "VERSION", "SEED", "PATIENT", "MASKS", "JUDGE"]
+    "option",
+    [
+        *("DATA", "INIT", "PRESET", "NETWORKS", "VERSION", "SEED", "PATIENT", "MASKS", "JUDGE"),
+        *("ENGINE", "PRECISION"),
+    ],
 )
 def test_every_option_of_the_make_line_reaches_a_script(option: str) -> None:
     assert f"`{option}=" in README

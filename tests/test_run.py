@@ -12,15 +12,15 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from handlers import pixels
+from handlers import engine, pixels
 from tests.small import RECIPE
 from train import archive, checkpoint, evaluate, novelty, publish, recipes, run, show
 from train.__main__ import main
-from train.archive import ArchiveError
 from train.cam import explain
 from train.checkpoint import CheckpointError
 from train.export import GRAPH, ExportError, verify
 from train.fit import fit
+from train.graphs import ArchiveError
 from train.networks import NETWORKS, build, initialise, predict
 from train.options import Options
 from train.publish import PublishError
@@ -184,8 +184,9 @@ def test_the_archive_holds_all_it_needs(trained: Path, tmp_path: Path) -> None:
         archive.archive(trained / "small", "new", tmp_path / "store", tmp_path)
     with torch.no_grad():
         network.head.bias += 0.01
+    runs = engine.load(card["graph"]["engine"], graph)
     with pytest.raises(ExportError, match="differ"):
-        verify(network, graph, examples, novelty.load(trained / "small", card))
+        verify(network, runs, examples, novelty.load(trained / "small", card))
 
 
 def test_show_answers_a_folder(trained: Path, images: Path, tmp_path: Path) -> None:
@@ -246,7 +247,8 @@ def test_the_real_networks_export(name: str, tmp_path: Path) -> None:
     network = build(name).eval()
     export(network, 64, tmp_path / GRAPH)
     examples = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
-    assert verify(network, tmp_path / GRAPH, examples) < 1e-3
+    for runtime in engine.ENGINES:
+        assert verify(network, engine.load(runtime, tmp_path / GRAPH), examples) < 1e-3
 
 
 def test_published_weights_are_archived_where_nothing_was_trained(

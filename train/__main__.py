@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from handlers.engine import ENGINES
 from train import phantoms
 from train.networks import NETWORKS
 from train.options import Options, data_folder
@@ -209,20 +210,38 @@ def _archive_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--networks", type=_network_names, help="which; default: all there are")
     parser.add_argument("--version", default="1.0", help="of the archives, numbers and dots")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="where they go")
+    parser.add_argument(
+        "--engine",
+        choices=["auto", *ENGINES],
+        default="auto",
+        help="what runs the graph; auto: the fastest on this machine",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["f32", "int8"],
+        default="f32",
+        help="int8 is calibrated on training images, and built only if it changes next to nothing",
+    )
+    parser.add_argument(
+        "--data", type=Path, help="what the networks were trained on, for int8; default: as the run"
+    )
 
 
 def _archive(parsed: argparse.Namespace) -> None:
-    from train import archive, checkpoint, together
+    from train import archive, checkpoint, graphs, together
 
     found = archive.sources(parsed.run, LATEST, checkpoint.PUBLISHED)
+    running = graphs.Running(parsed.engine, parsed.precision, parsed.data)
     names = list(parsed.networks or found)
     if len(names) > 1 and together.NAME in found and together.NAME not in names:
         names.append(together.NAME)
-    with tempfile.TemporaryDirectory() as graphs:
+    with tempfile.TemporaryDirectory() as exported:
         for name in names:
             if name not in found:
-                raise archive.ArchiveError(f"there is no trained {name}: make train first")
-            path = archive.archive(found[name], parsed.version, parsed.store, Path(graphs))
+                raise graphs.ArchiveError(f"there is no trained {name}: make train first")
+            path = archive.archive(
+                found[name], parsed.version, parsed.store, Path(exported), running
+            )
             log.info("%s, %.0f MB, from %s", path, path.stat().st_size / 1e6, found[name])
     log.info("next: make serve")
 

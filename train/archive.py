@@ -1,6 +1,5 @@
 """Graph + card + handlers → model_store/<name>-<version>.mar, by torch-model-archiver."""
 
-import io
 import json
 import logging
 import re
@@ -10,25 +9,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import PIL.Image
-import torch
-
 import handlers
-from handlers.pixels import decode
-from train import checkpoint, novelty, phantoms, together
-from train.cam import explain
+from train import checkpoint, graphs, together
 from train.checkpoint import Card
-from train.export import GRAPH, export, verify
-from train.networks import NETWORKS, Classifier
+from train.export import GRAPH
+from train.graphs import DEFAULT, ArchiveError, Running
+from train.networks import NETWORKS
 
 GOLDEN = "golden.png"
 
 log = logging.getLogger(__name__)
-
-
-class ArchiveError(RuntimeError):
-    """An archive can't be built; the message says why."""
 
 
 def sources(run: Path | None, latest: Path, published: Path) -> dict[str, Path]:
@@ -52,16 +42,19 @@ def sources(run: Path | None, latest: Path, published: Path) -> dict[str, Path]:
     return found
 
 
-def archive(weights: Path, version: str, store: Path, graphs: Path) -> Path:
+def archive(
+    weights: Path, version: str, store: Path, exported: Path, running: Running = DEFAULT
+) -> Path:
     """Pack the network in a folder of weights and card, or in a published file; its archive's path.
 
     A card alone, of several networks, packs them together. Each graph is compared with its network
-    on phantoms; what lies in the folder `graphs` already is not exported again. The archive holds
+    on phantoms; what lies in the folder `exported` already is not exported again. The archive holds
     the graphs, the card and the whole `handlers` package, so it serves on a stock TorchServe.
 
     Raises:
         ArchiveError: the version is no version, a network was never judged or is not the one that
-            was judged together with the other, or torch-model-archiver fails.
+            was judged together with the other, 8 bits change too much or lack their data, or
+            torch-model-archiver fails.
         ExportError: graph and network differ.
     """
     if not re.fullmatch(r"\d+(\.\d+)*", version):
@@ -72,14 +65,16 @@ def archive(weights: Path, version: str, store: Path, graphs: Path) -> Path:
         staging.mkdir()
         if "members" in card:
             members = [
-                _with_graph(_member(weights, one), graphs, staging / f"{one['network']}.onnx")
+                graphs.with_graph(
+                    _member(weights, one), exported, staging / f"{one['network']}.onnx", running
+                )
                 for one in card["members"]
             ]
             card = {**card, "members": members}
         else:
-            card = _with_graph(weights, graphs, staging / GRAPH)
+            card = graphs.with_graph(weights, exported, staging / GRAPH, running)
         golden = staging / GOLDEN
-        golden.write_bytes(_golden_image())
+        golden.write_bytes(graphs.golden_image())
         card = {
             **card,
             "version": version,
@@ -108,52 +103,6 @@ def _member(together: Path, member: Card) -> Path:
             f"now {found[:12]}): run make evaluate"
         )
     return path
-
-
-def _with_graph(weights: Path, graphs: Path, target: Path) -> Card:
-    """Export a network to a file; its card with what was exported."""
-    network, card = checkpoint.load(weights)
-    if "temperature" not in card:
-        raise ArchiveError(f"{weights} was never judged: run make evaluate")
-    size = card["input"]["size"]
-    reference = novelty.load(weights, card)
-    parts = [card["weights_sha256"]]
-    if reference is not None:
-        parts.append(card[novelty.CARD]["reference_sha256"])
-    graph = graphs / f"{'-'.join(part[:32] for part in parts)}.onnx"
-    if not graph.is_file():
-        export(network, size, graph, reference)
-    shutil.copy(graph, target)
-    difference = verify(network, target, _examples(size), reference)
-    log.info("%s: graph and network differ by at most %.1e in logits", card["network"], difference)
-    return {
-        **card,
-        "golden_logits": _golden_logits(network, size),
-        "graph": {
-            "file": target.name,
-            "sha256": checkpoint.sha256(target),
-            "max_logit_difference": difference,
-        },
-    }
-
-
-def _golden_image() -> bytes:
-    """A PNG that every worker answers before it serves: a phantom, so of no patient."""
-    file = io.BytesIO()
-    PIL.Image.fromarray(phantoms.draw(0, 0, 1, 224).image).save(file, "PNG")
-    return file.getvalue()
-
-
-def _golden_logits(network: Classifier, size: int) -> list[float]:
-    """What the network itself, not its graph, finds there."""
-    pixels = torch.from_numpy(decode(_golden_image(), size))[None]
-    return [float(value) for value in explain(network, pixels)[0][0]]
-
-
-def _examples(size: int, count: int = 8) -> torch.Tensor:
-    """Pixels (count, size, size) of phantoms of both classes: always there, and like X-rays."""
-    drawn = [phantoms.draw(0, number, number % 2, size).image for number in range(count)]
-    return torch.from_numpy(np.stack(drawn))
 
 
 def _pack(name: str, version: str, entry: Path, staging: Path, target: Path) -> Path:

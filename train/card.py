@@ -67,6 +67,11 @@ def raw_bias(card: Card) -> list[float]:
     return bias
 
 
+def calibration(card: Card) -> calibrate.Calibration:
+    """Temperature and offset of a network that was judged."""
+    return calibrate.Calibration(card["temperature"], card["calibration"]["offset"])
+
+
 def complete(card: Card, judged: Judged, scale: float, dataset: Dataset) -> Card:
     """The card with what judging found; `scale`, in logits, is where an overlay saturates."""
     found = summary(judged, dataset)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,17 @@ class CrosscheckError(RuntimeError):
     """The hook's maps are not Captum's: the explanations can't be trusted."""
 
 
-def evaluate(run: Path, open_test: bool = True, twins_in: Path | None = None) -> Path:
+def evaluate(
+    run: Path,
+    open_test: bool = True,
+    twins_in: Path | None = None,
+    finished: Collection[str] = (),
+) -> Path:
     """Judge, cross-check and report every network of a run, and all together; the report's path.
 
     Temperature and operating points go onto the cards. `twins_in` is a folder of originals, by
-    class, of images that the data set has smaller copies of.
+    class, of images that the data set has smaller copies of. The `finished` networks keep their
+    weights to the byte, and with them temperature, offset and novelty's reference.
 
     Raises:
         CrosscheckError: after the report is written, where the maps disagree.
@@ -66,10 +72,13 @@ def evaluate(run: Path, open_test: bool = True, twins_in: Path | None = None) ->
         log.info("judging %s on %s", one.name, ", ".join(parts))
         _set_bias(one.network, card.raw_bias(one.card))
         logits = judge.run_network(one.network, one.dataset, parts, device())
-        judged.append(judge.judge_network(one.name, one.dataset, logits))
+        known = card.calibration(one.card) if one.name in finished else None
+        judged.append(judge.judge_network(one.name, one.dataset, logits, known))
     maps = [judge.maps_of(one.network, one.dataset, device()) for one in trained]
-    strange = [novelty.fit(one.network, one.name, one.dataset, parts) for one in trained]
-    cards = [_complete(*each) for each in zip(trained, judged, maps, strange, strict=True)]
+    strange = [_unlike(one, parts, one.name in finished) for one in trained]
+    cards = [
+        _complete(*each, finished) for each in zip(trained, judged, maps, strange, strict=True)
+    ]
     if len(judged) > 1:
         judged.append(judge.judge_both(trained[0].dataset, judged))
     unlike = {part: np.any([one.unlike[part] for one in strange], axis=0) for part in parts}
@@ -134,14 +143,27 @@ def crosscheck_run(run: Path, open_test: bool = True) -> dict[str, Check]:
     return checks
 
 
-def _complete(one: Trained, found: Judged, maps: Maps, strange: Fitted) -> Card:
-    """Fold the offset into the head's bias; weights, reference and card anew."""
-    finished = card.complete(one.card, found, judge.map_scale(maps), one.dataset)
-    raw = np.array([finished["calibration"]["raw_bias"]])
+def _unlike(one: Trained, parts: list[str], finished: bool) -> Fitted:
+    reference = novelty.load(one.folder, one.card) if finished else None
+    return novelty.fit(one.network, one.name, one.dataset, parts, reference)
+
+
+def _complete(
+    one: Trained, found: Judged, maps: Maps, strange: Fitted, finished: Collection[str]
+) -> Card:
+    """Fold the offset into the head's bias; weights, reference and card anew.
+
+    Of a finished network the card alone, with the figures anew.
+    """
+    complete = card.complete(one.card, found, judge.map_scale(maps), one.dataset)
+    raw = np.array([complete["calibration"]["raw_bias"]])
     _set_bias(one.network, found.calibration.shift(raw)[0].tolist())
-    finished["bias"] = one.network.head.bias.tolist()
-    finished = novelty.save(one.folder, strange, finished)
-    return checkpoint.save(one.folder, one.network, finished)
+    if one.name in finished:
+        checkpoint.write_card(one.folder, complete)
+        return complete
+    complete["bias"] = one.network.head.bias.tolist()
+    complete = novelty.save(one.folder, strange, complete)
+    return checkpoint.save(one.folder, one.network, complete)
 
 
 def _set_bias(network: Classifier, bias: list[float]) -> None:
@@ -177,9 +199,11 @@ def _crosscheck(trained: list[Trained], part: str, folder: Path) -> dict[str, Ch
 
 
 def _histories(trained: list[Trained]) -> dict[str, list[Epoch]]:
+    """Of the networks that were trained in this run."""
     return {
         one.name: [Epoch(**epoch) for epoch in json.loads((one.folder / HISTORY).read_text())]
         for one in trained
+        if (one.folder / HISTORY).is_file()
     }
 
 

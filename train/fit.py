@@ -388,10 +388,14 @@ class _Run:
 
 
 def _half(device: torch.device) -> torch.dtype | None:
-    """The type for mixed precision: none on a CPU, bfloat16 where the GPU has it."""
-    if device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    """The type for mixed precision: bfloat16 where the processor multiplies it, CPUs included.
+
+    A GPU without it takes float16, a CPU without it none: there it would be emulated, and slower.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch can't tell
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else None
 
 
 def _groups(

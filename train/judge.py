@@ -82,10 +82,17 @@ def run_network(
     }
 
 
-def judge_network(name: str, dataset: Dataset, logits: Mapping[str, Logits]) -> Judged:
-    """Calibration and operating points from `block-calibrate`, figures of every part."""
-    rows = dataset.rows(split.CALIBRATE)
-    calibration = calibrate.fit(logits[split.CALIBRATE], dataset.labels[rows])
+def judge_network(
+    name: str,
+    dataset: Dataset,
+    logits: Mapping[str, Logits],
+    calibration: calibrate.Calibration | None = None,
+) -> Judged:
+    """Calibration, where none is given, and operating points from `block-calibrate`, figures of
+    every part."""
+    if calibration is None:
+        rows = dataset.rows(split.CALIBRATE)
+        calibration = calibrate.fit(logits[split.CALIBRATE], dataset.labels[rows])
     return _judge(name, dataset, logits, calibration)
 
 

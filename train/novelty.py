@@ -6,7 +6,7 @@ training images are taken as training saw them, augmented: what the network has 
 not new to it. Turned and inverted X-rays have means of their own, to be told apart and named.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ USUAL, UNUSUAL = 0.99, 0.05  # quantiles of distances that the threshold lies be
 BATCH = 64
 
 Pixels = npt.NDArray[np.uint8]
+Distances = npt.NDArray[np.float32]  # (N, 1 + K)
 Array = npt.NDArray[np.floating[Any]]
 
 
@@ -106,37 +107,23 @@ class Fitted:
     warned: Mapping[str, float]  # share of the images of `block-select`, by change
 
 
-def fit(network: Classifier, name: str, dataset: Dataset, parts: Sequence[str]) -> Fitted:
-    """The reference of the images that a network was trained on, and what it warns of.
-
-    The threshold lies halfway, in the logarithm, between what 99% of the calibration images stay
-    below and what 95% of them exceed, turned to a side or inverted. (Upside down has no part in it:
-    there the mean of its own tells.) A margin lets 99% of the calibration images resemble none of
-    the alterations, even where these change nothing.
-    """
+def fit(
+    network: Classifier,
+    name: str,
+    dataset: Dataset,
+    parts: Sequence[str],
+    reference: Reference | None = None,
+) -> Fitted:
+    """The reference, where none is given, of the images that a network was trained on, and what it
+    warns of."""
     early = architecture(name).early
-    images = _some(dataset, split.FIT, TRAINING)
-    usual = features(network, early, _augmented(images), f"{name}: features").double().numpy()
-    altered = [
-        features(network, early, alter(images[:SAMPLE], one)).double().numpy().mean(0)
-        for one in ALTERATIONS
-    ]
-    reference = _reference(early, usual, altered)
+    reference = reference or _measure(network, name, early, dataset)
 
-    def distances(pixels: Pixels) -> npt.NDArray[np.float32]:
-        found: npt.NDArray[np.float32] = reference(features(network, early, pixels)).numpy()
+    def distances(pixels: Pixels) -> Distances:
+        found: Distances = reference(features(network, early, pixels)).numpy()
         return found
 
-    calibration = distances(dataset.pixels[dataset.rows(split.CALIBRATE)])
-    nearer = calibration[:, :1] - calibration[:, 1:]  # to an alteration than to what they are
-    some = _some(dataset, split.CALIBRATE, SAMPLE)
-    far = np.concatenate([distances(alter(some, one))[:, 0] for one in FAR])
-    rule = {
-        "threshold": _between(calibration[:, 0], far),
-        "alterations": list(ALTERATIONS),
-        "margins": np.quantile(nearer, USUAL, axis=0).clip(min=0).tolist(),
-        "stage": early,
-    }
+    rule = {"stage": early, **fit_rule(distances, dataset)}
 
     def unlike(pixels: Pixels) -> npt.NDArray[np.bool_]:
         return np.array([novelty.judge(rule, one).unlike for one in distances(pixels)])
@@ -152,6 +139,35 @@ def fit(network: Classifier, name: str, dataset: Dataset, parts: Sequence[str]) 
         {part: unlike(dataset.pixels[dataset.rows(part)]) for part in parts},
         {one: float(unlike(pixels).mean()) for one, pixels in changed.items()},
     )
+
+
+def _measure(network: Classifier, name: str, early: str, dataset: Dataset) -> Reference:
+    images = _some(dataset, split.FIT, TRAINING)
+    usual = features(network, early, _augmented(images), f"{name}: features").double().numpy()
+    altered = [
+        features(network, early, alter(images[:SAMPLE], one)).double().numpy().mean(0)
+        for one in ALTERATIONS
+    ]
+    return _reference(early, usual, altered)
+
+
+def fit_rule(distances: Callable[[Pixels], Distances], dataset: Dataset) -> dict[str, Any]:
+    """The rule for a card, of what measures distances (N, 1 + K) of pixels (N, S, S).
+
+    The threshold lies halfway, in the logarithm, between what 99% of the calibration images stay
+    below and what 95% of them exceed, turned to a side or inverted. (Upside down has no part in it:
+    there the mean of its own tells.) A margin lets 99% of the calibration images resemble none of
+    the alterations, even where these change nothing.
+    """
+    calibration = distances(dataset.pixels[dataset.rows(split.CALIBRATE)])
+    nearer = calibration[:, :1] - calibration[:, 1:]  # to an alteration than to what they are
+    some = _some(dataset, split.CALIBRATE, SAMPLE)
+    far = np.concatenate([distances(alter(some, one))[:, 0] for one in FAR])
+    return {
+        "threshold": _between(calibration[:, 0], far),
+        "alterations": list(ALTERATIONS),
+        "margins": np.quantile(nearer, USUAL, axis=0).clip(min=0).tolist(),
+    }
 
 
 def _some(dataset: Dataset, part: str, count: int) -> Pixels:

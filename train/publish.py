@@ -1,5 +1,6 @@
 """A run's networks → weights in half precision that come with the project, checked and judged."""
 
+import json
 import logging
 import re
 import shutil
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 
 from train import checkpoint, evaluate, judge, model_card, novelty, split, together
-from train.networks import Classifier, build
+from train.networks import NETWORKS, Classifier, build
+from train.run import HISTORY, RUN
 from train.trained import Trained, networks_of
 
 log = logging.getLogger(__name__)
@@ -30,14 +32,16 @@ def publish(run: Path, names: Sequence[str] | None = None, project: Path = Path(
     """Copy a run's networks to weights/<network>.safetensors, each with its card; their paths.
 
     Their weights are rounded to half precision in the run itself, and the run is judged again,
-    test images included: the figures on a card are those of the very weights beside it. The report
-    goes to docs/results/published, and docs/model-card.md is written from it.
+    test images included: the figures on a card are those of the very weights beside it. What is
+    published already and was not trained in this run is judged beside them and stays as it is. The
+    report goes to docs/results/published, and docs/model-card.md is written from it.
 
     Raises:
         PublishError: half precision changes a probability on validation by more than 2e-3, or a
             file would be larger than 60 MB; nothing is written then.
     """
     folder = project / checkpoint.PUBLISHED
+    finished = _add_published(run, folder)
     chosen = [one for one in networks_of(run) if not names or one.name in names]
     for one, rounded, difference in [(one, *_checked(one)) for one in chosen]:
         if checkpoint.HALF not in one.card:
@@ -46,7 +50,7 @@ def publish(run: Path, names: Sequence[str] | None = None, project: Path = Path(
                 "from_sha256": one.card["weights_sha256"],
             }
             checkpoint.save(one.folder, rounded, {**one.card, checkpoint.HALF: facts})
-    evaluate.evaluate(run)
+    evaluate.evaluate(run, finished=finished)
     written = [
         _copy(one.folder / checkpoint.WEIGHTS, folder / f"{one.name}.safetensors") for one in chosen
     ]
@@ -66,6 +70,30 @@ def publish(run: Path, names: Sequence[str] | None = None, project: Path = Path(
         model_card.write(folder, report / "metrics.json", project / model_card.PATH),
     )
     return written
+
+
+def _add_published(run: Path, folder: Path) -> list[str]:
+    """Copy into a run what is published and was trained on the same data, but not in it; the names
+    of these networks."""
+    data = networks_of(run)[0].dataset.sha256
+    added = []
+    for weights in sorted(folder.glob("*.safetensors")):
+        there = run / weights.stem
+        its_data = checkpoint.read_card(weights)["training"]["data"]
+        if (there / HISTORY).is_file():  # trained here
+            continue
+        if its_data["sha256"] != data:
+            log.warning("%s is of other data (%s), not judged here", weights, its_data["name"])
+            continue
+        log.info("%s is published already: it is judged beside the others", weights.stem)
+        _copy(weights, there / checkpoint.WEIGHTS)
+        _copy(weights.with_suffix(".json"), there / checkpoint.CARD)
+        _copy(novelty.beside(weights), novelty.beside(there))
+        added.append(weights.stem)
+    facts = json.loads((run / RUN).read_text())
+    facts["networks"] = [one for one in NETWORKS if one in {*facts["networks"], *added}]
+    checkpoint.write_text(run / RUN, json.dumps(facts, indent=2) + "\n")
+    return added
 
 
 def looks(file: Path) -> int:

@@ -164,6 +164,8 @@ def card(network: str, version: str, bias: float, graph: Path) -> dict[str, Any]
         "graph": {
             "file": "graph.onnx",
             "sha256": hashlib.sha256(graph.read_bytes()).hexdigest(),
+            "engine": "onnxruntime",
+            "precision": "f32",
             "max_logit_difference": 0.0,
         },
     }
