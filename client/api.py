@@ -15,13 +15,9 @@ from client import tokens
 # (config.properties); its own message is worth waiting for.
 TIMEOUT = (5.0, 130.0)
 
-# Up to four images that wait already go through the network together. DenseNet161 at 224 pixels,
-# its last stage dilated, takes 1.0 GB for two, 1.3 for four and 1.7 for eight, which would put a
-# server of both networks above 3 GB. 1 ms collects just what waits: with more, a lone image would
-# wait for company (and 0 means TorchServe's default of 100 ms).
+# Where the settings do not say otherwise; config.properties tells why.
 BATCH_SIZE = 4
 MAX_BATCH_DELAY_MS = 1
-
 
 NO_WORKER = "has no worker to serve inference request"
 FULL = "the queue is full, or the worker is being started: ask again"
@@ -177,7 +173,15 @@ def card(management: Address, network: str, version: str) -> dict[str, Any]:
     return metadata
 
 
-def register(management: Address, file: str, network: str, version: str, workers: int) -> None:
+def register(
+    management: Address,
+    file: str,
+    network: str,
+    version: str,
+    workers: int,
+    batch_size: int,
+    max_batch_delay: int,
+) -> None:
     """Load an archive of the model store by its file name and wait until it answers.
 
     A failure leaves nothing behind: TorchServe alone would keep the version's name taken.
@@ -185,8 +189,8 @@ def register(management: Address, file: str, network: str, version: str, workers
     query = {
         "url": file,
         "initial_workers": "0",
-        "batch_size": str(BATCH_SIZE),
-        "max_batch_delay": str(MAX_BATCH_DELAY_MS),
+        "batch_size": str(batch_size),
+        "max_batch_delay": str(max_batch_delay),
     }
     call("POST", management, "/models", params=query)
     path = f"/models/{network}/{version}"

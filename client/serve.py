@@ -137,7 +137,10 @@ def register(state: Path, running: Running, archive: Archive) -> Running:
     started = time.monotonic()
     name = archive.path.name
     try:
-        api.register(running.management_at, name, archive.network, archive.version, running.workers)
+        api.register(
+            *(running.management_at, name, archive.network, archive.version),
+            *(running.workers, running.batch_size, running.max_batch_delay),
+        )
     except api.ServerError as error:
         reason = worker_reason(_read_from(log, before), archive.network, archive.version)
         raise api.ServerError(error.code, f"{name} does not come up: {error}\n{reason}") from error

@@ -47,11 +47,13 @@ def start(values: dict[str, str], store: Path, state: Path, log_config: Path) ->
         management=settings.address(values, "management"),
         ports=ports,
         model_store=str(store.resolve()),
-        workers=int(values.get("default_workers_per_model", "1")),
+        workers=int(values.get(settings.WORKERS, 1)),
         settings=settings.fingerprint(values),
         archives={},
         keys=str(state.resolve() / tokens.FILE) if settings.asks_for_tokens(values) else None,
         authority=values.get("certificate_file"),
+        batch_size=int(values.get(settings.BATCH_SIZE, api.BATCH_SIZE)),
+        max_batch_delay=int(values.get(settings.MAX_BATCH_DELAY, api.MAX_BATCH_DELAY_MS)),
     )
     states.record(state, server)
     _wait_until_it_listens(server, state)
@@ -123,7 +125,7 @@ def _launch(
         subprocess.run(
             command,
             cwd=state,
-            env=_environment(logs, temporary, state),
+            env=_environment(values, logs, temporary, state),
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
@@ -136,8 +138,12 @@ def _launch(
     return int(pid_file.read_text())
 
 
-def _environment(logs: Path, temporary: Path, state: Path) -> dict[str, str]:
+def _environment(
+    values: dict[str, str], logs: Path, temporary: Path, state: Path
+) -> dict[str, str]:
     environment = dict(os.environ)
+    if settings.THREADS in values:  # what the environment says goes over the file
+        environment = {"PNEUMOCAM_THREADS": values[settings.THREADS]} | environment
     # An outer path would come before an archive's own handlers; an outer file before our settings.
     for name in ("PYTHONPATH", "TS_CONFIG_FILE"):
         environment.pop(name, None)

@@ -15,6 +15,13 @@ PORTS = {
     "grpc-management": "grpc_management_port",
 }
 
+# Whole numbers above 0. Only the first is TorchServe's, which passes over the others.
+WORKERS = "default_workers_per_model"
+BATCH_SIZE = "pneumocam_batch_size"
+MAX_BATCH_DELAY = "pneumocam_max_batch_delay"  # milliseconds
+THREADS = "pneumocam_threads"  # of a worker; left out, the engine's choice: one a physical core
+COUNTS = (WORKERS, BATCH_SIZE, MAX_BATCH_DELAY, THREADS)
+
 
 class StartError(Exception):
     """The server can't be started so, with the remedy."""
@@ -32,8 +39,8 @@ def read(
 
     `tls` is a folder with server.key (PKCS 8) and server.pem; `host` is where inference listens.
 
-    Raises StartError for an address that other machines can reach, but for that of inference with
-    tokens and TLS.
+    Raises StartError for a number that is none, and for an address that other machines can reach,
+    but for that of inference with tokens and TLS.
     """
     if not config.is_file():
         raise StartError(
@@ -44,6 +51,8 @@ def read(
     values = {key.strip(): value.strip() for key, value in pairs}
     if "metrics_config" in values:  # TorchServe runs in another folder
         values["metrics_config"] = str((config.parent / values["metrics_config"]).resolve())
+    for key in COUNTS:
+        _refuse_no_count(config, key, values.get(key, "1"))
     if auth == "token":
         values[_NO_TOKENS] = "false"
     if tls:
@@ -60,6 +69,11 @@ def read(
     if not (asks_for_tokens(values) and scheme == "https"):
         _refuse_open_address(config, PORTS["inference"], values)
     return values
+
+
+def _refuse_no_count(config: Path, key: str, text: str) -> None:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise StartError(f"{config}: {key}={text}: give a whole number above 0, or leave it out")
 
 
 _NO_TOKENS = "disable_token_authorization"

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from client import tokens
+from client import api, tokens
 from client.api import Address
 
 
@@ -30,6 +30,8 @@ class Running:
     archives: dict[str, str]  # file name → sha256
     keys: str | None = None  # TorchServe's file of tokens, where it asks for them
     authority: str | None = None  # what signed its certificate, where it has one
+    batch_size: int = api.BATCH_SIZE
+    max_batch_delay: int = api.MAX_BATCH_DELAY_MS
 
     @property
     def management_at(self) -> Address:

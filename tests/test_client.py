@@ -117,6 +117,14 @@ def test_an_address_left_out_is_refused(tmp_path: Path) -> None:
         settings.read(config, {})
 
 
+@pytest.mark.parametrize("line", ["pneumocam_batch_size=0", "pneumocam_threads=two"])
+def test_a_number_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+    config = tmp_path / "config.properties"
+    config.write_text(f"{CONFIG.read_text()}\n{line}\n")
+    with pytest.raises(StartError, match=f"{line}.*whole number above 0"):
+        settings.read(config, {})
+
+
 def test_missing_settings_name_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="--config"):
         settings.read(tmp_path / "config.properties", {})
