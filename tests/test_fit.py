@@ -13,7 +13,7 @@ from tests.small import RECIPE
 from train import checkpoint, data
 from train.checkpoint import CheckpointError
 from train.data import Dataset
-from train.fit import Epoch, _half, fit
+from train.fit import Epoch, fit, half
 from train.networks import Classifier, build
 from train.recipes import PRESETS, Phase, Recipe
 
@@ -231,6 +231,6 @@ def test_a_cpu_trains_in_bfloat16_only_where_it_multiplies_it(
     for capability, expected in (("avx512_bf16", True), ("amx_bf16", True), ("avx512_f", False)):
         able = {capability: True}
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
-        assert (_half(cpu) is torch.bfloat16) == expected
+        assert (half(cpu) is torch.bfloat16) == expected
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert _half(cpu) is None
+    assert half(cpu) is None

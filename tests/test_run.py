@@ -334,5 +334,3 @@ def test_what_was_never_judged_is_not_archived(
     folder = run.train(Options(data=images, preset="quick", networks=("small",), init="scratch"))
     with pytest.raises(ArchiveError, match="never judged"):
         archive.archive(folder / "small", "1.0", tmp_path / "store", tmp_path)
-    with pytest.raises(PublishError, match="never judged"):
-        publish.publish(folder)

@@ -119,7 +119,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             list(_groups(network, name, recipe, pretrained)), fused=True
         )
-        self.half = _half(device)
+        self.half = half(device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.half is torch.float16)
         self.samples = min(recipe.samples or len(self.rows[split.FIT]), len(self.rows[split.FIT]))
         self.steps_an_epoch = max(1, self.samples // recipe.batch)
@@ -387,7 +387,7 @@ class _Run:
         self.waited = state["waited"]
 
 
-def _half(device: torch.device) -> torch.dtype | None:
+def half(device: torch.device) -> torch.dtype | None:
     """The type for mixed precision: bfloat16 where the processor multiplies it, CPUs included.
 
     A GPU without it takes float16, a CPU without it none: there it would be emulated, and slower.

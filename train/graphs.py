@@ -24,6 +24,7 @@ from train.data import Dataset
 from train.export import difference, export, verify
 from train.networks import Classifier
 from train.novelty import Reference
+from train.options import KAGGLE
 from train.run import RUN
 
 AUTO = "auto"  # the engine that is fastest here
@@ -74,8 +75,10 @@ def with_graph(weights: Path, exported: Path, target: Path, running: Running) ->
         facts["engine"], facts["milliseconds"] = fastest(graph, _examples(size, 1).numpy())
     shutil.copy(graph, target)
     runs = engine.load(facts["engine"], target)
-    check = difference if running.precision == INT8 else verify
-    apart = check(network, runs, _examples(size), reference)
+    if running.precision == INT8:  # whose distances have a rule of their own
+        apart = difference(network, runs, _examples(size))
+    else:
+        apart = verify(network, runs, _examples(size), reference)
     log.info(
         "%s: %s, %s; it and the network differ by at most %.1e in logits",
         *(name, facts["engine"], facts["precision"], apart),
@@ -144,8 +147,8 @@ def _training_data(weights: Path, card: Card, root: Path | None) -> Dataset:
     run = weights.parent / RUN
     if run.is_file():
         facts |= json.loads(run.read_text())
-    root = root or (Path(facts["data"]) if "data" in facts else None)
-    if root is None:
+    root = root or Path(facts.get("data", KAGGLE))
+    if not root.is_dir():
         raise ArchiveError(
             f"PRECISION={INT8} is calibrated and judged on what {card['network']} was trained on, "
             f"{trained['data']['name']}: name it with DATA=folder"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from train import checkpoint, evaluate, judge, model_card, novelty, split, together
+from train import calibrate, checkpoint, evaluate, judge, model_card, novelty, split, together
 from train.networks import NETWORKS, Classifier, build
 from train.run import HISTORY, RUN
 from train.trained import Trained, networks_of
@@ -43,13 +43,14 @@ def publish(run: Path, names: Sequence[str] | None = None, project: Path = Path(
     folder = project / checkpoint.PUBLISHED
     finished = _add_published(run, folder)
     chosen = [one for one in networks_of(run) if not names or one.name in names]
-    for one, rounded, difference in [(one, *_checked(one)) for one in chosen]:
-        if checkpoint.HALF not in one.card:
-            facts = {
-                "max_probability_difference": difference,
-                "from_sha256": one.card["weights_sha256"],
-            }
-            checkpoint.save(one.folder, rounded, {**one.card, checkpoint.HALF: facts})
+    for one, rounded, difference in [
+        (one, *_checked(one)) for one in chosen if checkpoint.HALF not in one.card
+    ]:
+        facts = {
+            "max_probability_difference": difference,
+            "from_sha256": one.card["weights_sha256"],
+        }
+        checkpoint.save(one.folder, rounded, {**one.card, checkpoint.HALF: facts})
     evaluate.evaluate(run, finished=finished)
     written = [
         _copy(one.folder / checkpoint.WEIGHTS, folder / f"{one.name}.safetensors") for one in chosen
@@ -111,8 +112,6 @@ def _tell_looks(report: Path, file: Path) -> None:
 
 def _checked(one: Trained) -> tuple[Classifier, float]:
     """The network as half precision leaves it, and by how much that changes a probability."""
-    if "temperature" not in one.card:
-        raise PublishError(f"{one.folder} was never judged: run make evaluate first")
     rounded = build(one.name, dilated=one.card["map"]["dilated"]).eval()
     halves = checkpoint.in_half(one.network)
     rounded.load_state_dict(halves)
@@ -134,14 +133,10 @@ def _difference(one: Trained, rounded: Classifier) -> float:
     cpu = torch.device("cpu")
     parts = [part for part in PARTS if len(one.dataset.rows(part))]
     full, half = (judge.run_network(n, one.dataset, parts, cpu) for n in (one.network, rounded))
+    labels = one.dataset.labels[one.dataset.rows(split.CALIBRATE)]
+    fitted = calibrate.fit(full[split.CALIBRATE], labels)
     return max(
-        float(
-            np.abs(
-                judge.probabilities(full[part], one.card["temperature"])
-                - judge.probabilities(half[part], one.card["temperature"])
-            ).max()
-        )
-        for part in parts
+        float(np.abs(fitted.scores(full[part]) - fitted.scores(half[part])).max()) for part in parts
     )
 
 

@@ -79,7 +79,7 @@ _THIRD = replace(_FIRST, phases=(Phase(160, 3), Phase(192, 4)), learning_rate=5e
 # DenseNet161 takes twice the time of ResNet50, whom the rise in size brought little (docs/log.md):
 # fewer epochs, and on to the size that serves at once.
 _FEWER = replace(_FIRST, phases=(Phase(64, 8), Phase(96, 6)))
-_LAST = replace(_THIRD, phases=(Phase(160, 1), Phase(192, 2)))
+_LAST = replace(_THIRD, phases=(Phase(192, 2),))
 
 PRESETS: dict[str, dict[str, Legs]] = {
     # Seconds: shows that every step works, and nothing else.
