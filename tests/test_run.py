@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from handlers import engine, pixels
-from tests.small import RECIPE
+from tests.small import RECIPE, small_network
 from train import archive, checkpoint, evaluate, novelty, publish, recipes, run, show
 from train.__main__ import main
 from train.cam import explain
@@ -324,6 +324,19 @@ def test_weights_that_half_precision_changes_are_not_published(
         publish.publish(trained)
     assert not (tmp_path / "weights").exists()
     assert (trained / "small/weights.safetensors").read_bytes() == before
+
+
+def test_what_comes_first_and_vectors_stay_in_full_precision() -> None:
+    halves = checkpoint.in_half(small_network())
+    assert [key for key, value in halves.items() if value.dtype is torch.float16] == [
+        "trunk.conv1.weight",
+        "head.weight",
+    ]
+    assert halves["trunk.conv0.weight"].dtype is torch.float32  # of 36 of 264 weights
+    big = checkpoint.in_half(build("resnet50"))
+    full = sum(v.numel() for v in big.values() if v.dtype is torch.float32 and v.ndim > 1)
+    matrices = sum(v.numel() for v in big.values() if v.is_floating_point() and v.ndim > 1)
+    assert 1 / 30 <= full / matrices < 1 / 10
 
 
 def test_what_was_never_judged_is_not_archived(

@@ -17,6 +17,7 @@ WEIGHTS = "weights.safetensors"
 CARD = "card.json"
 PUBLISHED = Path("weights")  # a file of weights a network, and its card beside it
 HALF = "half_precision"  # on the card: the weights were rounded
+FULL = 1 / 30  # of a network's weights, from the input, are not
 
 Card = dict[str, Any]
 
@@ -38,11 +39,20 @@ def save(folder: Path, network: Classifier, card: Card) -> Card:
 
 
 def in_half(network: Classifier) -> dict[str, Tensor]:
-    """A network's weights in half precision; vectors, which are few, stay in full."""
-    return {
-        key: value.half() if value.is_floating_point() and value.ndim > 1 else value
-        for key, value in network.state_dict().items()
-    }
+    """A network's weights in half precision.
+
+    Vectors, which are few, stay in full, and so does what comes first from the input: its rounding
+    goes through all that follows (docs/log.md).
+    """
+    weights = network.state_dict()
+    matrices = {k: v for k, v in weights.items() if v.is_floating_point() and v.ndim > 1}
+    first = FULL * sum(value.numel() for value in matrices.values())
+    passed = 0
+    for key, value in matrices.items():
+        if passed >= first:
+            weights[key] = value.half()
+        passed += value.numel()
+    return weights
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -18,6 +18,7 @@ from train import (
     figures,
     further,
     judge,
+    memory,
     novelty,
     report,
     sections,
@@ -62,6 +63,7 @@ def evaluate(
     Raises:
         CrosscheckError: after the report is written, where the maps disagree.
     """
+    memory.keep()
     trained = networks_of(run)
     folder = run / "report"
     folder.mkdir(exist_ok=True)

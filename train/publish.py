@@ -10,7 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from train import calibrate, checkpoint, evaluate, judge, model_card, novelty, split, together
+from train import (
+    calibrate,
+    checkpoint,
+    evaluate,
+    judge,
+    memory,
+    model_card,
+    novelty,
+    split,
+    together,
+)
 from train.networks import NETWORKS, Classifier, build
 from train.run import HISTORY, RUN
 from train.trained import Trained, networks_of
@@ -40,6 +50,7 @@ def publish(run: Path, names: Sequence[str] | None = None, project: Path = Path(
         PublishError: half precision changes a probability on validation by more than 2e-3, or a
             file would be larger than 60 MB; nothing is written then.
     """
+    memory.keep()
     folder = project / checkpoint.PUBLISHED
     finished = _add_published(run, folder)
     chosen = [one for one in networks_of(run) if not names or one.name in names]
