@@ -7,7 +7,7 @@ SHELL := bash
 .NOTPARALLEL:  # train, archive and serve follow each other, -j or not
 .DEFAULT_GOAL := help
 .PHONY: help setup data train evaluate crosscheck archive publish serve token tls stop predict \
-        versions promote retire rollback tune test lint bench audit lock
+        versions promote retire rollback tune tune-server test lint bench audit lock
 
 PYTHON ?= python3
 VENV   := .venv
@@ -35,13 +35,15 @@ REPLAY   ?=
 WATCH    ?=
 SHADOW   ?=
 IMAGE    ?=
+IMAGES   ?=
+BENCH_FLAGS ?=
 NETWORK  ?= resnet50
 
 # An option is passed on only where it was given.
 option = $(if $(2),--$(1) "$(2)")
 
 help:  ## print this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= ENGINE= PRECISION= MASKS= TWINS= JUDGE= TRAIN_FLAGS= TUNE_FLAGS= AUTH= TLS= ADDRESS= REPLAY= SHADOW= WATCH=; see README.md'
 
 setup: $(VENV)/.done  ## install the exact environment into .venv (the others do it by themselves)
@@ -69,6 +71,9 @@ evaluate: setup  ## judge the last run again
 tune: setup  ## search the recipe's numbers with Optuna; goes on where it was
 	@$(RUN) -m train tune $(call option,data,$(DATA)) $(call option,seed,$(SEED)) \
 	  $(call option,patient,$(PATIENT)) $(call option,masks,$(MASKS)) $(TUNE_FLAGS)
+
+tune-server: setup  ## measure the server's settings here; what wins goes into config.properties
+	@$(RUN) -m benchmarks.tune_server $(if $(NETWORKS),--networks $(NETWORKS))
 
 crosscheck: setup  ## hook maps against Captum's, on the last run
 	@$(RUN) -m train crosscheck --judge $(JUDGE)
@@ -126,7 +131,14 @@ lint: setup  ## ruff, mypy, import-linter
 	@$(RUN) -m mypy
 	@$(VENV)/bin/lint-imports
 
-bench: setup  ## the benchmarks: overlay, training
+bench: setup  ## how fast it serves, draws and trains: docs/results/speed.md
+	@rm -rf cache/bench
+	@for precision in f32 int8; do \
+	  $(RUN) -m train archive --store cache/bench/$$precision --precision $$precision \
+	    $(call option,networks,$(NETWORKS)) $(call option,data,$(DATA)) \
+	  || echo "NOT ALL IS MEASURED IN $$precision: see above"; done
+	@$(RUN) -m benchmarks.serving --archive f32=cache/bench/f32 --archive int8=cache/bench/int8 \
+	  $(call option,images,$(IMAGES)) $(BENCH_FLAGS)
 	@$(RUN) -m benchmarks.overlay
 	@$(RUN) -m benchmarks.training
 

@@ -14,11 +14,11 @@ from train.recipes import PRESETS
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = re.findall(r"^([a-z]+):.*## (.+)$", MAKEFILE, re.MULTILINE)
+TARGETS = re.findall(r"^([a-z-]+):.*## (.+)$", MAKEFILE, re.MULTILINE)
 
 
 def test_every_target_is_in_the_readme_and_the_other_way_round() -> None:
-    told = set(re.findall(r"^\| `make ([a-z]+)", README, re.MULTILINE))
+    told = set(re.findall(r"^\| `make ([a-z-]+)", README, re.MULTILINE))
     assert told == {name for name, _ in TARGETS}
 
 

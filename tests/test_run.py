@@ -261,10 +261,11 @@ def test_published_weights_are_archived_where_nothing_was_trained(
     full = checkpoint.read_weights(leg)
     del full["head.bias"]  # holds the offset now
     for key, value in full.items():
-        expected = value.half().float() if value.ndim > 1 else value
+        rounded = value.ndim > 1 and key != "trunk.conv0.weight"  # which comes first
+        expected = value.half().float() if rounded else value
         assert torch.equal(published.state_dict()[key], expected), key
     assert 0 < card["half_precision"]["max_probability_difference"] < 2e-3
-    assert path.stat().st_size < 0.8 * leg.stat().st_size
+    assert path.stat().st_size < 0.85 * leg.stat().st_size
 
     # The card's figures are those of these weights.
     (one,) = networks_of(trained)

@@ -1,0 +1,239 @@
+"""Starting what is measured: our server, as `make serve` does, and the peers, one at a time."""
+
+import base64
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.load import OVERLAY, Target, Verifier
+from client import api, archives, serve, settings
+from client import server as torchserve
+from client import state as states
+
+ROOT = Path(__file__).parents[1]
+ROAD = "/{network}/predict?heatmap={heatmap}"  # TorchServe's road that keeps the query
+START_SECONDS = 120
+STOP_SECONDS = 20
+
+
+@dataclass
+class Server:
+    """A running server, of one network or several."""
+
+    name: str
+    pid: int
+    port: int
+    road: str  # the path, with {network} and {heatmap} to fill in
+    content_type: str = "application/octet-stream"
+    wrap: Callable[[bytes], bytes] = bytes  # a body of an image
+    verifiers: dict[str, Verifier] = field(default_factory=dict)
+
+    def target(self, images: Sequence[bytes], network: str, heatmap: str = OVERLAY) -> Target:
+        """Where to send these images, to ask a network for a heatmap."""
+        path = self.road.format(network=network, heatmap=heatmap)
+        return Target(self.port, path, [self.wrap(one) for one in images], self.content_type)
+
+    def verifier(self, network: str) -> Verifier:
+        """What is known of a network's answers."""
+        return self.verifiers.setdefault(network, Verifier())
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One of the peers: a handler for TorchServe, or a module that serves by itself."""
+
+    name: str
+    title: str
+    handler: str = ""  # a file of benchmarks/peers
+    module: str = ""
+    batch: int = 1
+    wrap: Callable[[bytes], bytes] = bytes
+    content_type: str = "application/octet-stream"
+
+
+def _as_json(image: bytes) -> bytes:
+    return json.dumps({"image": base64.b64encode(image).decode()}).encode()
+
+
+PEERS = (
+    Peer("captum", "TorchServe, Captum, matplotlib", handler="captum_handler.py"),
+    Peer("gradcam", "FastAPI, pytorch-grad-cam", module="benchmarks.peers.gradcam_app"),
+    Peer(
+        "litserve",
+        "LitServe, hook CAM, batched",
+        module="benchmarks.peers.litserve_app",
+        wrap=_as_json,
+        content_type="application/json",
+    ),
+    Peer("tuned", "TorchServe, eager, tuned by hand", handler="tuned_handler.py", batch=4),
+)
+
+
+def free_ports(names: Sequence[str]) -> dict[str, int]:
+    """A free port of the loopback for each name."""
+    with ExitStack() as stack:  # all held at once, so that no two are the same
+        probes = [stack.enter_context(closing(socket.socket())) for _ in names]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return dict(zip(names, [probe.getsockname()[1] for probe in probes], strict=True))
+
+
+@contextmanager
+def ours(name: str, packed: Sequence[Path]) -> Iterator[Server]:
+    """Our server of these archives, with its own store and state in a temporary folder."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        store, state = folder / "store", folder / "state"
+        store.mkdir()
+        for path in packed:
+            archive = archives.read(path)
+            shutil.copy(path, store / f"{archive.network}-{archive.version}.mar")
+        options = serve.Options(
+            model_store=store,
+            config=ROOT / "config.properties",
+            log_config=ROOT / "deploy" / "log4j2.xml",
+            state=state,
+            data=folder,
+            ports=free_ports(list(settings.PORTS)),
+        )
+        try:
+            with (folder / "printed").open("w") as file, redirect_stdout(file):
+                serve.serve(options)
+            running = states.running(state)
+            assert running
+            yield Server(name, running.pid, running.ports["inference"], ROAD)
+        finally:
+            torchserve.stop(state)
+
+
+@contextmanager
+def bare(store: Path) -> Iterator[states.Running]:
+    """A TorchServe with our settings that serves nothing so far."""
+    with tempfile.TemporaryDirectory() as temporary:
+        state = Path(temporary) / "state"
+        ports = free_ports(list(settings.PORTS))
+        values = settings.read(ROOT / "config.properties", ports)
+        log_config = ROOT / "deploy" / "log4j2.xml"
+        try:
+            yield torchserve.start(values, store, state, log_config)
+        finally:
+            torchserve.stop(state)
+
+
+def register(running: states.Running, file: str, batch: int) -> float:
+    """Load an archive of the store with one worker; the seconds until that worker answers."""
+    query = {
+        "url": file,
+        "initial_workers": "1",
+        "synchronous": "true",
+        "batch_size": str(batch),
+        "max_batch_delay": str(running.max_batch_delay),
+    }
+    started = time.perf_counter()
+    api.call("POST", running.management_at, "/models", params=query)
+    return time.perf_counter() - started
+
+
+def unregister(running: states.Running, network: str) -> None:
+    """Take a network off; its worker ends."""
+    before = worker(running, network)
+    api.call("DELETE", running.management_at, f"/models/{network}")
+    psutil.wait_procs([psutil.Process(before)] if psutil.pid_exists(before) else [], STOP_SECONDS)
+
+
+def worker(running: states.Running, network: str) -> int:
+    """The process id of a network's first worker."""
+    said = api.call("GET", running.management_at, f"/models/{network}").json()
+    return int(said[0]["workers"][0]["pid"])
+
+
+def pack(name: str, handler: Path, store: Path, extra: Path | None = None) -> Path:
+    """An archive of a handler and of a folder that comes beside it, by torch-model-archiver."""
+    options: dict[str, object] = {
+        "--model-name": name,
+        "--version": "1.0",
+        "--handler": handler,
+        "--export-path": store,
+    }
+    if extra:
+        options["--extra-files"] = extra
+    archiver = Path(sys.executable).with_name("torch-model-archiver")
+    words = [str(word) for pair in options.items() for word in pair]
+    subprocess.run([str(archiver), *words], check=True, capture_output=True)
+    return store / f"{name}.mar"
+
+
+@contextmanager
+def peer(which: Peer, weights: Path) -> Iterator[Server]:
+    """A peer that serves a published file of weights."""
+    start = _in_torchserve if which.handler else _by_itself
+    with tempfile.TemporaryDirectory() as temporary, start(which, weights, Path(temporary)) as one:
+        yield one
+
+
+@contextmanager
+def _in_torchserve(which: Peer, weights: Path, folder: Path) -> Iterator[Server]:
+    extra, store = folder / "extra", folder / "store"
+    store.mkdir()
+    for package in ("train", "benchmarks/peers"):
+        shutil.copytree(ROOT / package, extra / package, ignore=shutil.ignore_patterns("__*__"))
+    shutil.copy(ROOT / "benchmarks" / "__init__.py", extra / "benchmarks")
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(weights.with_suffix(suffix), extra / f"weights{suffix}")
+    pack(which.name, ROOT / "benchmarks" / "peers" / which.handler, store, extra)
+    with bare(store) as running:
+        # One worker with a thread a core. TorchServe's own default, a worker a core, has all their
+        # threads wait for each other: with Captum that was ten times slower.
+        register(running, f"{which.name}.mar", which.batch)
+        port = running.ports["inference"]
+        yield Server(which.name, running.pid, port, f"/predictions/{which.name}")
+
+
+@contextmanager
+def _by_itself(which: Peer, weights: Path, folder: Path) -> Iterator[Server]:
+    port = free_ports(["inference"])["inference"]
+    command = [sys.executable, "-m", which.module, str(weights.resolve()), str(port)]
+    with (folder / "log").open("w+") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait_for(port, process, log)
+            yield Server(which.name, process.pid, port, "/predict", which.content_type, which.wrap)
+        finally:
+            _stop(process)
+
+
+def _wait_for(port: int, process: subprocess.Popen[Any], log: Any) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    log.seek(0)
+    raise RuntimeError(f"a peer did not start:\n{log.read()[-3000:]}")
+
+
+def _stop(process: subprocess.Popen[Any]) -> None:
+    """End a process that was started here, and all below it."""
+    try:
+        below = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        below = []
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    for one in psutil.wait_procs(below, 2)[1]:
+        one.kill()
