@@ -63,7 +63,8 @@ def quantise(graph: Path, images: Pixels, target: Path) -> None:
     os.environ.setdefault("NNCF_CI", "1")  # or it tells its makers of each use
     import nncf
 
-    nncf.set_log_level(logging.ERROR)
+    # Not nncf.set_log_level: it also changes the handlers that others have put on its logger.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     whole = onnx.load(graph)
     quantised = nncf.quantize(
         whole,
