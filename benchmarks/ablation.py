@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from scipy.special import softmax
 from sklearn.metrics import log_loss, roc_auc_score
+from torch import Tensor
 
 from train import checkpoint, data, lungs, memory, sections, split, stress
 from train.calibrate import OperatingPoint
@@ -29,6 +30,7 @@ from train.recipes import PRESETS, Phase, Recipe, legs
 
 SEEDS = (0, 1, 2)
 AS_IT_IS = "as it is"
+STRETCHED = "grey stretched to its 1st and 99th percentile"
 FOLDER, RESULTS = Path("runs/ablation"), Path("docs/results")
 
 log = logging.getLogger("train")
@@ -42,6 +44,8 @@ def changes(recipe: Recipe) -> dict[str, Recipe]:
         "no average of the weights": replace(recipe, average=0.0),
         "no label smoothing": replace(recipe, label_smoothing=0.0),
         "no dropout": replace(recipe, dropout=0.0),
+        "mixup, 0.2": replace(recipe, mixup=0.2),
+        STRETCHED: recipe,  # the network is another
         "no cut-outs": replace(recipe, strength=replace(strength, cutout_share=0.0)),
         "stretch 0.75 to 1.33": replace(recipe, strength=replace(strength, stretch=0.29)),
         "not dilated": replace(recipe, dilated=False),
@@ -50,6 +54,17 @@ def changes(recipe: Recipe) -> dict[str, Recipe]:
         "penalty, outside left": replace(recipe, outside=0.0),
         "a third larger": replace(recipe, phases=larger),
     }
+
+
+def stretch_grey(_network: Classifier, inputs: tuple[Tensor]) -> Tensor:
+    """Before the network, in training and later: each image's percentiles become black and white.
+
+    Pixels (N, S, S), 0..255, to the same range, in float.
+    """
+    pixels = inputs[0].float()
+    ends = pixels.flatten(1).quantile(torch.tensor([0.01, 0.99], device=pixels.device), dim=1)
+    low, high = ends[:, :, None, None]
+    return (255 * (pixels - low) / (high - low).clamp(min=1)).clamp(0, 255)
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,8 @@ def train(
     its = lungs.read(masks, dataset.images, recipe.size) if masks else None
     torch.manual_seed(seed)
     network = build(name, dilated=recipe.dilated, dropout=recipe.dropout)
+    if change == STRETCHED:
+        network.register_forward_pre_hook(stretch_grey)
     state = FOLDER / f"{name}-{change}-{seed}.state".replace(" ", "-")
     epochs = fit(
         network, name, dataset, recipe,

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import ablation
 from benchmarks.ablation import AS_IT_IS, Cell
-from tests.small import RECIPE
+from tests.small import RECIPE, small_network
 from train import recipes
 from train.recipes import Phase
 
@@ -47,8 +48,17 @@ def test_a_change_counts_beyond_twice_the_spread() -> None:
 def test_every_change_changes_one_thing() -> None:
     recipe = recipes.legs("quick", "resnet50")[0]
     found = ablation.changes(recipe)
+    assert found.pop(ablation.STRETCHED) == recipe  # its network is another
     assert all(changed != recipe for changed in found.values())
     assert len(set(found.values())) == len(found)
+
+
+def test_stretched_grey_has_its_percentiles_at_black_and_white() -> None:
+    ramp = torch.arange(101.0).repeat(101, 1)  # the percentiles are 1 and 99
+    pixels = torch.stack([ramp, 2 * ramp + 40, torch.full_like(ramp, 70)])
+    stretched = ablation.stretch_grey(small_network(), (pixels,))
+    expected = (255 * (ramp - 1) / 98).clamp(0, 255)
+    torch.testing.assert_close(stretched, torch.stack([expected, expected, 0 * ramp]))
 
 
 @pytest.mark.usefixtures("small_networks")

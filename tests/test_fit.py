@@ -65,6 +65,17 @@ def test_the_same_seed_gives_the_same_weights(dataset: Dataset) -> None:
     assert same(run(dataset)[0], run(dataset)[0])
 
 
+def test_mixup_mixes_images_and_labels_by_one_share(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixing = replace(RECIPE, phases=(Phase(32, 1),), mixup=0.4)
+    assert same(run(dataset, mixing)[0], run(dataset, mixing)[0])
+    plain = run(dataset, replace(mixing, mixup=0.0))[0]
+    assert not same(run(dataset, mixing)[0], plain)
+    monkeypatch.setattr(torch.distributions.Beta, "sample", lambda _: torch.tensor(1.0))
+    assert same(run(dataset, mixing)[0], plain)  # all of one image is that image
+
+
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_run_broken_off_after_an_epoch_ends_the_same(
     dataset: Dataset, tmp_path: Path, stop: int

@@ -261,22 +261,27 @@ class _Run:
         changes = changes.slice(mine).to(self.device)
         pixels = augment.apply(pixels, changes)
         labels = self.labels[batch[mine]].to(self.device)
+        kept = 1.0
+        if self.recipe.mixup:  # Zhang et al. 2018, arXiv:1710.09412; the batch is in random order
+            kept = float(torch.distributions.Beta(self.recipe.mixup, self.recipe.mixup).sample())
+            pixels = kept * pixels + (1 - kept) * pixels.roll(1, 0)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._schedule(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
             with capture(self.network.activation) as features:
                 logits = model(pixels)
-            losses = F.cross_entropy(
-                logits, labels, reduction="none", label_smoothing=self.recipe.label_smoothing
-            )
-        # Not divided by the sum of the weights, which would differ from rank to rank.
-        loss = (losses * self._class_weights()[labels]).mean()
+            loss = self._loss(logits, labels)
+            if kept < 1:
+                loss = kept * loss + (1 - kept) * self._loss(logits, labels.roll(1))
         if lungs is not None and self.recipe.lung_penalty:
             weight = self.network.head.weight
             decision = torch.einsum("c,nchw->nhw", weight[1] - weight[0], features.value.float())
             known = lungs.amax((1, 2)) > 0
-            outside = evidence_outside(decision, augment.move(lungs, changes))
+            moved = augment.move(lungs, changes)
+            if kept < 1:  # the lungs of both
+                moved, known = torch.maximum(moved, moved.roll(1, 0)), known & known.roll(1)
+            outside = evidence_outside(decision, moved)
             loss = loss + self.recipe.lung_penalty * (outside * known).mean()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
@@ -301,6 +306,13 @@ class _Run:
         their_lungs = resize(self.masks[donors], size) / 255
         theirs = resize(self.pixels[donors], size)
         return swap(pixels, lungs, theirs, their_lungs, swaps), lungs
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        losses = F.cross_entropy(
+            logits, labels, reduction="none", label_smoothing=self.recipe.label_smoothing
+        )
+        # Not divided by the sum of the weights, which would differ from rank to rank.
+        return (losses * self._class_weights()[labels]).mean()
 
     def _class_weights(self) -> Tensor:
         """Weights (2,) that make both classes count the same; 1 where they are sampled so."""

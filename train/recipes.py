@@ -27,6 +27,7 @@ class Recipe:
     warm_up: float = 0.2  # share of all steps
     dropout: float = 0.2
     label_smoothing: float = 0.05
+    mixup: float = 0.0  # both parameters of the share's beta distribution; 0: none
     clip: float = 1.0  # greatest norm of the gradient
     average: float = 0.1  # time constant of the weights' moving average, of all steps; 0: none
     patience: int = 5  # epochs at the final size without a better validation AUC

@@ -1,0 +1,62 @@
+"""Engines beside the network: what is compared, and that a difference would be seen."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from benchmarks import engines
+from handlers.ensemble import Found
+from tests.test_run import trained  # noqa: F401 -- a fixture
+from train.__main__ import main
+
+CARD = {
+    "network": "small",
+    "graph": {"precision": "f32"},
+    "temperature": 1.0,
+    "default_operating_point": "balanced",
+    "operating_points": {"balanced": {"threshold": 0.5}},
+}
+
+
+def answering(pixels: npt.NDArray[np.uint8]) -> list[Found]:
+    """A logit by the image's first pixel, .001 more in a batch."""
+    more = 0.001 * (len(pixels) > 1)
+    maps = np.zeros((2, 1, 1), np.float32)
+    return [Found(np.array([0, float(one[0, 0]) - 3 + more], np.float32), maps) for one in pixels]
+
+
+def test_the_largest_differences_and_the_labels_are_told() -> None:
+    pixels = np.zeros((7, 2, 2), np.uint8)
+    pixels[:, 0, 0] = range(7)
+    eager = np.stack([one.logits for image in pixels for one in answering(image[None])])
+    eager[2, 1] += 1.25  # -1 as the engine has it: PNEUMONIA now
+    found = engines.beside(CARD, answering, "fake", pixels, eager)
+    assert found.logit_difference == pytest.approx(1.249, abs=1e-5)
+    assert (found.changed_labels, found.images) == (1, 7)
+    # At a logit of 0 the probability moves by a quarter of what the logit moves by. The last
+    # image's batch is of three, so it moves too.
+    assert found.batch_difference == pytest.approx(0.001 / 4, rel=1e-3)
+
+
+def test_an_archive_answers_like_its_network(
+    trained: Path,  # noqa: F811
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["archive"]) == 0
+    results = tmp_path / "engines.md"
+    words = ["--data", str(images), "--results", str(results)]
+    engines.main([*words, "--weights", str(trained / "small")])
+    lines = results.read_text().splitlines()
+    assert lines[-1] in capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[-2:]]
+    assert [row[2] for row in rows] == ["onnxruntime", "openvino"]
+    for row in rows:
+        assert 0 < float(row[3]) < 1e-3
+        assert row[4] == "0 of 20"
+        assert float(row[5]) < 1e-5
+    with pytest.raises(ValueError, match="no weights of sha256"):
+        engines.main(words)  # nothing is published in this folder
