@@ -100,3 +100,9 @@ def _threads() -> int:
     if not (given.isascii() and given.isdigit() and int(given) > 0):
         raise ValueError(f"{THREADS}={given}: give a whole number above 0, or leave it out")
     return int(given)
+
+
+def cores() -> int:
+    """PNEUMOCAM_THREADS, else how many cores this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return _threads() or usable or 1

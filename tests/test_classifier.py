@@ -7,6 +7,8 @@ import math
 import shutil
 import struct
 import sys
+import threading
+import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -575,6 +577,36 @@ def test_two_networks_explained_and_one_broken(tmp_path: Path) -> None:
 
 
 # Batches, good and bad
+
+
+def test_a_batch_is_decoded_beside_each_other_and_its_network_run_one_at_a_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(engine.THREADS, "2")
+    handler = started(folder)
+    reads, both = pixels.read, threading.Barrier(2, timeout=10)
+
+    def read(*given: Any) -> pixels.Decoded:
+        both.wait()  # for the other image's thread
+        return reads(*given)
+
+    (runs,) = handler._engines
+    running = threading.Lock()
+
+    def alone(images: Any) -> list[Found]:
+        assert running.acquire(blocking=False)  # an engine's memory is of one run
+        time.sleep(0.01)
+        found = runs(images)
+        running.release()
+        return found
+
+    monkeypatch.setattr(pixels, "read", read)
+    monkeypatch.setattr(handler, "_engines", [alone])
+    asked = [raw(picture(grey), explain="True") for grey in (60, 200)]
+    found = answers(handler, *asked)  # each explanation runs the network again
+    assert [one.status for one in found] == [200, 200]
+    for one, grey in zip(found, (60, 200), strict=True):
+        assert one.probability == pytest.approx(1 / (1 + math.exp(-2 * logit(grey))), abs=1e-4)
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -65,14 +65,16 @@ def with_graph(weights: Path, exported: Path, target: Path, running: Running) ->
         raise ArchiveError(f"{weights} was never judged: run make evaluate")
     size = card["input"]["size"]
     reference = novelty.load(weights, card)
-    graph = _exported(network, card, reference, exported)
+    whole = graph = _exported(network, card, reference, exported)
     facts: dict[str, Any] = {"precision": running.precision}
     if running.precision == INT8:
-        graph, facts["gate"], rule = _in_8_bits(weights, card, graph, running.data)
-        card = {**card, **rule}
+        graph = _in_8_bits(weights, card, whole, running.data)
     facts["engine"] = running.engine
     if running.engine == AUTO:
         facts["engine"], facts["milliseconds"] = fastest(graph, _examples(size, 1).numpy())
+    if running.precision == INT8:
+        facts["gate"], rule = _gate(weights, card, (whole, graph), facts["engine"], running.data)
+        card = {**card, **rule}
     shutil.copy(graph, target)
     runs = engine.load(facts["engine"], target)
     if running.precision == INT8:  # whose distances have a rule of their own
@@ -80,7 +82,7 @@ def with_graph(weights: Path, exported: Path, target: Path, running: Running) ->
     else:
         apart = verify(network, runs, _examples(size), reference)
     log.info(
-        "%s: %s, %s; it and the network differ by at most %.1e in logits",
+        "%s: %s, %s; a logit or a cell of the map differs from the network's by at most %.1e",
         *(name, facts["engine"], facts["precision"], apart),
     )
     golden = decode(golden_image(), size)[None]
@@ -110,22 +112,34 @@ def _exported(network: Classifier, card: Card, reference: Reference | None, fold
     return graph
 
 
-def _in_8_bits(
-    weights: Path, card: Card, graph: Path, root: Path | None
-) -> tuple[Path, quantise.Gate, dict[str, Any]]:
-    """The graph in 8 bits, beside the one in 32, what its gate found, and what its card says
-    otherwise.
+def _in_8_bits(weights: Path, card: Card, whole: Path, root: Path | None) -> Path:
+    """The graph in 8 bits, beside the one in 32.
 
     Raises:
-        ArchiveError: the data is not there or is another, or the gate is not passed.
+        ArchiveError: the data to calibrate on is not there or is another.
     """
-    quantised, judged = graph.with_suffix(".int8.onnx"), graph.with_suffix(".int8.json")
+    quantised = whole.with_suffix(".int8.onnx")
+    if not quantised.is_file():
+        dataset = _training_data(weights, card, root)
+        log.info("%s: 8 bits are calibrated on %d images", card["network"], quantise.CALIBRATION)
+        quantise.quantise(whole, quantise.sample(dataset), quantised)
+    return quantised
+
+
+def _gate(
+    weights: Path, card: Card, graphs: tuple[Path, Path], runtime: str, root: Path | None
+) -> tuple[quantise.Gate, dict[str, Any]]:
+    """What 8 bits change, graphs of 32 and of 8 bits run by the engine that will serve; and what
+    the card says otherwise.
+
+    Raises:
+        ArchiveError: the data to judge on is not there or is another, or the gate is not passed.
+    """
+    judged = graphs[1].with_suffix(f".{runtime}.json")
     if not judged.is_file():
         name = card["network"]
         dataset = _training_data(weights, card, root)
-        log.info("%s: 8 bits are calibrated on %d images", name, quantise.CALIBRATION)
-        quantise.quantise(graph, quantise.sample(dataset), quantised)
-        whole, in_8_bits = (engine.load(engine.DEFAULT, one) for one in (graph, quantised))
+        whole, in_8_bits = (engine.load(runtime, one) for one in graphs)
         rule = quantise.fit_rule(card, in_8_bits, dataset)
         gate = quantise.gate(card, rule, whole, in_8_bits, dataset)
         table = quantise.table(gate)
@@ -137,7 +151,7 @@ def _in_8_bits(
         log.info("%s: what 8 bits change\n%s", name, table)
         checkpoint.write_text(judged, json.dumps({"gate": gate, "rule": rule}) + "\n")
     found = json.loads(judged.read_text())
-    return quantised, found["gate"], found["rule"]
+    return found["gate"], found["rule"]
 
 
 def _training_data(weights: Path, card: Card, root: Path | None) -> Dataset:
