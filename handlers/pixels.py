@@ -18,7 +18,7 @@ from handlers.errors import ImageError
 MAX_BYTES = 32 * 2**20
 ROWS = 256  # of a 16-bit image that are made 8-bit at once
 # A JPEG of at least twice this many times the side is decoded at 1/2, 1/4 or 1/8 of its size, never
-# below this many times: a third less time, and other pixels by at most 17 levels of grey.
+# below this many times: a third less time, pixels up to 17 levels of grey apart (docs/log.md).
 SPARE = 2
 MIN_SIDE = 32  # pixels; below it nothing of a chest is left to see
 
