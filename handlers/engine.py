@@ -76,7 +76,6 @@ ENGINES: dict[str, Callable[[Path, int], Engine]] = {
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
 }
-DEFAULT = "onnxruntime"
 
 
 def load(engine: str, graph: Path, threads: int | None = None) -> Engine:
