@@ -60,6 +60,7 @@ class Classifier:
         self._engines = [_engine(folder, card) for card in cards]
         for card, found in zip(cards, self._golden(folder), strict=True):
             _compare(card, found.logits, found.maps)
+        engine.give_back_memory()
 
     def _golden(self, folder: Path) -> list[Found]:
         """What each network finds on the archive's golden image."""

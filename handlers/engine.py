@@ -1,5 +1,6 @@
 """Runs the graph of an archive on the CPU, by the runtime that its card names."""
 
+import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,8 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Else the feature maps of every size of batch have a block of memory of their own.
+        options.enable_mem_pattern = False
         # A thread that spins while it waits takes the core from the other network's worker.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
@@ -99,6 +102,18 @@ def _threads() -> int:
     if not (given.isascii() and given.isdigit() and int(given) > 0):
         raise ValueError(f"{THREADS}={given}: give a whole number above 0, or leave it out")
     return int(given)
+
+
+def give_back_memory() -> None:
+    """Let glibc return to the kernel what is free; elsewhere nothing is done (malloc_trim(3)).
+
+    To load a graph takes its weights two or three times.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, TypeError):  # another C library than glibc; Windows has none to name
+        return
+    trim(0)
 
 
 def cores() -> int:

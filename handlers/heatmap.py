@@ -62,18 +62,18 @@ def draw(pixels: npt.NDArray[np.uint8], evidence: npt.NDArray[np.floating], scal
 def _png(picture: npt.NDArray[np.uint8]) -> bytes:
     """A picture (H, W, 3) as PNG (ISO/IEC 15948), each row kept as its difference from the last.
 
-    Of the same size as Pillow's at its fastest level and in half the time: Pillow tries five
-    filters on every row.
+    Smaller than Pillow's at its fastest level and in a fraction of the time: Pillow tries five
+    filters on every row, and zlib takes four times as long as ISA-L.
     """
+    from isal import isal_zlib  # where networks are only trained it may not be installed
+
     height, width, _ = picture.shape
     rows = picture.reshape(height, -1)
     lines = np.full((height, 1 + rows.shape[1]), 2, np.uint8)  # 2: the filter "up"
     lines[:, 1:] = rows
     lines[1:, 1:] -= rows[:-1]
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
-    # Runs are all that repeats in such differences: as small as with a search for more, and faster.
-    packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
-    content = packer.compress(lines.data) + packer.flush()
+    content = isal_zlib.compress(lines.data, 1)
     chunks = {b"IHDR": header, b"IDAT": content, b"IEND": b""}
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(content))

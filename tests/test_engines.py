@@ -9,6 +9,7 @@ import pytest
 from benchmarks import engines
 from handlers.ensemble import Found
 from tests.test_run import trained  # noqa: F401 -- a fixture
+from train import graphs
 from train.__main__ import main
 
 CARD = {
@@ -38,6 +39,16 @@ def test_the_largest_differences_and_the_labels_are_told() -> None:
     # At a logit of 0 the probability moves by a quarter of what the logit moves by. The last
     # image's batch is of three, so it moves too.
     assert found.batch_difference == pytest.approx(0.001 / 4, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("onnxruntime", "openvino", "chosen"),
+    [(40, 50, "onnxruntime"), (42, 41, "onnxruntime"), (50, 40, "openvino")],
+)
+def test_the_leaner_engine_is_chosen_where_it_is_nearly_as_fast(
+    onnxruntime: float, openvino: float, chosen: str
+) -> None:
+    assert graphs.choose({"onnxruntime": onnxruntime, "openvino": openvino}) == chosen
 
 
 def test_an_archive_answers_like_its_network(

@@ -214,7 +214,7 @@ def _archive_options(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=["auto", *ENGINES],
         default="auto",
-        help="what runs the graph; auto: the fastest on this machine",
+        help="what runs the graph; auto: the faster on this machine",
     )
     parser.add_argument(
         "--precision",
