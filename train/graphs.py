@@ -31,7 +31,7 @@ AUTO = "auto"  # the engine that `choose` chooses
 F32, INT8 = "f32", "int8"
 ROUNDS = 15  # of measuring how fast the engines are, in turn
 LEAN = "onnxruntime"  # takes half of the memory of the other (docs/log.md)
-WORTH = 1.05  # times faster the other must be, to be worth its memory
+WORTH = 1.1  # times faster the other must be, to be worth its memory
 
 log = logging.getLogger(__name__)
 
