@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_run import QUICK, trained  # noqa: F401 -- a fixture
-from train import checkpoint, model_card, publish, recipes, run
+from train import checkpoint, explain_report, model_card, phantoms, publish, recipes, run
 from train.options import Options
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +39,11 @@ def test_what_is_published_is_in_step() -> None:
     assert int(before[1]) < publish.looks(ROOT / publish.LOOKS)  # this one has its line too
 
 
-def test_a_network_is_published_in_step(trained: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_network_is_published_in_step(
+    trained: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     shutil.rmtree(tmp_path / "docs", ignore_errors=True)
     (tmp_path / "docs/results").mkdir(parents=True)
     looks = "| date | network |\n| --- | --- |\n| 2026-01-02 | small |\n| 2026-01-03 | small |\n"
@@ -52,6 +56,14 @@ def test_a_network_is_published_in_step(trained: Path, tmp_path: Path) -> None: 
     test = checkpoint.read_card(tmp_path / "weights/small.safetensors")["figures"]["test"]
     assert f"| small | {test['auc']:.3f}" in text
     assert "scratch" in text
+    data = Path(json.loads((trained / run.RUN).read_text())["data"])
+    monkeypatch.setattr(explain_report, "PHANTOMS", 6)
+    maps = explain_report.explain_published(data)
+    assert maps == publish.REPORT / "explain.md"
+    assert "# Are the maps right?\n\nThe published networks." in maps.read_text()
+    phantoms.write(tmp_path / "other", {"train": (60, 60), "test": (4, 4)}, size=32)
+    with pytest.raises(checkpoint.CheckpointError, match="is not, or no longer, what small"):
+        explain_report.explain_published(tmp_path / "other")
     metrics = tmp_path / publish.REPORT / "metrics.json"
     metrics.write_text(metrics.read_text().replace('"brier": ', '"brier": 1'))
     with pytest.raises(AssertionError):

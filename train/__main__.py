@@ -154,12 +154,21 @@ def _crosscheck(parsed: argparse.Namespace) -> None:
 def _explain_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, default=LATEST, help="the run's folder")
     parser.add_argument("--other", type=Path, help="a run of another seed, to compare maps with")
+    parser.add_argument(
+        "--published", type=Path, metavar="DATA",
+        help="the networks in weights/ instead of a run's; DATA is what they were trained on",
+    )  # fmt: skip
+    parser.add_argument("--masks", type=Path, help="lungs of DATA (--published)")
 
 
 def _explain_report(parsed: argparse.Namespace) -> None:
     from train import explain_report
 
-    log.info("report: %s", explain_report.explain_report(parsed.run, parsed.other))
+    if parsed.published:
+        report = explain_report.explain_published(parsed.published, parsed.masks)
+    else:
+        report = explain_report.explain_report(parsed.run, parsed.other)
+    log.info("report: %s", report)
 
 
 def _shortcuts_options(parser: argparse.ArgumentParser) -> None:
@@ -327,7 +336,12 @@ VERBS = (
     Verb("train", "train the networks, then judge and cross-check them", _train_options, _train),
     Verb("evaluate", "judge a run again: figures, report, cards", _evaluate_options, _evaluate),
     Verb("crosscheck", "hook CAM against Captum's LayerGradCam", _run_option, _crosscheck),
-    Verb("explain-report", "are a run's maps right?", _explain_options, _explain_report),
+    Verb(
+        "explain-report",
+        "are the maps of a run, or of weights/, right?",
+        _explain_options,
+        _explain_report,
+    ),
     Verb("shortcuts", "what can be told without lungs", _shortcuts_options, _shortcuts),
     Verb("tune", "search the recipe's numbers, on block-select", _tune_options, _tune),
     Verb("archive", "pack a run's networks for TorchServe", _archive_options, _archive),

@@ -1,8 +1,8 @@
-"""`python -m train explain-report`: are the maps of a run's networks right?"""
+"""`python -m train explain-report`: are the maps of a run's or the published networks right?"""
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import numpy.typing as npt
 from scipy.special import expit
 from tqdm import tqdm
 
-from train import checkpoint, explain_figures, faithful, lungs, sections, split
+from train import checkpoint, explain_figures, faithful, lungs, memory, publish, sections, split
 from train.faithful import Values
 from train.metrics import DRAWS, TAILS, bootstrap
-from train.trained import Trained, networks_of
+from train.trained import Trained, networks_of, published_networks
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +38,35 @@ def explain_report(run: Path, other: Path | None = None) -> Path:
     Raises:
         CheckpointError: a run holds no finished network.
     """
-    trained = networks_of(run)
-    folder = run / "report"
-    folder.mkdir(exist_ok=True)
+    others = networks_of(other) if other else []
+    return _write(f"Run {run.resolve().name}", run / "report", networks_of(run), others)
+
+
+def explain_published(root: Path, masks: Path | None = None, project: Path = Path()) -> Path:
+    """The same of the networks in weights/, with the data that they were trained on at `root`.
+
+    It goes beside their report, to docs/results/published.
+
+    Raises:
+        CheckpointError: there are none, or the data is another.
+    """
+    trained = published_networks(root, masks, project / checkpoint.PUBLISHED)
+    return _write("The published networks", project / publish.REPORT, trained)
+
+
+def _write(
+    title: str, folder: Path, trained: list[Trained], others: Sequence[Trained] = ()
+) -> Path:
+    memory.keep()
+    folder.mkdir(parents=True, exist_ok=True)
     numbers: dict[str, Any] = {}
-    texts = [f"# Are the maps right?\n\nRun {run.resolve().name}. {_WHAT}\n"]
+    texts = [f"# Are the maps right?\n\n{title}. {_WHAT}\n"]
     for one in trained:
         log.info("testing the maps of %s", one.name)
         text, found = _test(one, folder)
         texts.append(text)
         numbers[one.name] = found
-    pairs = _pairs(trained, networks_of(other) if other else [])
+    pairs = _pairs(trained, others)
     if pairs:
         numbers["agreement"] = {
             title: _agreement(first, second) for title, (first, second) in pairs.items()
@@ -178,7 +196,9 @@ def _evidence(one: Trained) -> dict[str, lungs.Finding]:
     return lungs.findings(measured, labels, right, one.dataset.patients[rows])
 
 
-def _pairs(trained: list[Trained], others: list[Trained]) -> Mapping[str, tuple[Trained, Trained]]:
+def _pairs(
+    trained: Sequence[Trained], others: Sequence[Trained]
+) -> Mapping[str, tuple[Trained, Trained]]:
     between = {
         f"{first.name} and {second.name}": (first, second)
         for place, second in enumerate(trained)

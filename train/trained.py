@@ -1,4 +1,4 @@
-"""The finished networks of a run, with the data they were trained on."""
+"""Finished networks, of a run or published, with the data they were trained on."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from train.run import RUN, masks_of
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished network of a run, with its card and the data at its size."""
+    """A finished network, with its card and the data at its size."""
 
     network: Classifier
     card: Card
@@ -41,8 +41,7 @@ def networks_of(run: Path) -> list[Trained]:
     for name in facts["networks"]:
         if not (run / name / checkpoint.CARD).is_file():
             continue
-        network, its_card = checkpoint.load(run / name)
-        size = its_card["input"]["size"]
+        size = checkpoint.read_card(run / name)["input"]["size"]
         if size not in datasets:
             datasets[size] = data.load(
                 Path(facts["data"]),
@@ -51,12 +50,35 @@ def networks_of(run: Path) -> list[Trained]:
                 patient=facts["patient"],
                 skip_broken=facts["skip_broken"],
             )
-        if datasets[size].sha256 != its_card["training"]["data"]["sha256"]:
-            raise checkpoint.CheckpointError(
-                f"{facts['data']} has changed since {name} was trained on it: train again"
-            )
-        masks = masks_of(Path(facts["masks"]) if facts.get("masks") else None, datasets[size])
-        found.append(Trained(network, its_card, datasets[size], run / name, masks))
+        found.append(_trained(run / name, facts.get("masks"), datasets[size]))
     if not found:
         raise checkpoint.CheckpointError(f"{run} holds no finished network: go on with make train")
     return found
+
+
+def published_networks(root: Path, masks: Path | None, folder: Path) -> list[Trained]:
+    """The networks published in a folder, with the data they were trained on, at `root`.
+
+    Raises:
+        CheckpointError: there are none, or the data is another.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise checkpoint.CheckpointError(f"{folder} holds no published network: run make publish")
+    found = []
+    for file in files:
+        card = checkpoint.read_card(file)
+        dataset = data.load(root, card["input"]["size"], seed=card["training"]["seed"])
+        found.append(_trained(file, masks, dataset))
+    return found
+
+
+def _trained(source: Path, masks: Path | str | None, dataset: Dataset) -> Trained:
+    network, card = checkpoint.load(source)
+    if dataset.sha256 != card["training"]["data"]["sha256"]:
+        raise checkpoint.CheckpointError(
+            f"{dataset.root} is not, or no longer, what {card['network']} was trained on: "
+            "name that, or train again"
+        )
+    lungs = masks_of(Path(masks) if masks else None, dataset)
+    return Trained(network, card, dataset, source, lungs)
