@@ -66,7 +66,7 @@ class Worker:
         ):
             setattr(module, name, self.clock.timing(step, getattr(module, name)))
         loading = engine.load
-        engine.load = lambda *given: self.clock.timing(NETWORK, loading(*given))
+        engine.load = lambda *given, **named: self.clock.timing(NETWORK, loading(*given, **named))
         name = json.loads((folder / "card.json").read_text())["network"]
         metrics = MetricsCacheYamlImpl(str(METRICS))
         metrics.initialize_cache()

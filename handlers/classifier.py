@@ -57,7 +57,8 @@ class Classifier:
         self._threads = ThreadPoolExecutor(engine.cores(), "images")
         self._network = Lock()  # an explanation, in a thread of its own, runs it again
         cards = ensemble.members(self._card)
-        self._engines = [_engine(folder, card) for card in cards]
+        gpu = context.system_properties.get("gpu_id")  # None where there is none
+        self._engines = [_engine(folder, card, gpu) for card in cards]
         for card, found in zip(cards, self._golden(folder), strict=True):
             _compare(card, found.logits, found.maps)
         engine.give_back_memory()
@@ -166,10 +167,11 @@ def _policy(card: Mapping[str, Any]) -> dicom.Policy:
     )
 
 
-def _engine(folder: Path, card: Mapping[str, Any]) -> Engine:
+def _engine(folder: Path, card: Mapping[str, Any], gpu: int | None) -> Engine:
     """What runs the graph of a network's card."""
     graph = card["graph"]
-    loaded = engine.load(graph["engine"], _checked(folder, graph))
+    half = graph["precision"] == "f16"
+    loaded = engine.load(graph["engine"], _checked(folder, graph), half=half, gpu=gpu)
     log.info("%s: %s, %s", card["network"], graph["engine"], graph["precision"])
     return loaded
 

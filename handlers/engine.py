@@ -1,4 +1,4 @@
-"""Runs the graph of an archive on the CPU, by the runtime that its card names."""
+"""Runs the graph of an archive, by the runtime that its card names."""
 
 import ctypes
 import os
@@ -25,7 +25,7 @@ class Engine(Protocol):
 
 
 class OnnxRuntime:
-    """By ONNX Runtime."""
+    """By ONNX Runtime, on the CPU."""
 
     def __init__(self, graph: Path, threads: int) -> None:
         """Load an ONNX file; 0 threads is one a physical core."""
@@ -48,7 +48,7 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """By OpenVINO."""
+    """By OpenVINO, on the CPU."""
 
     def __init__(self, graph: Path, threads: int) -> None:
         """Compile an ONNX file; 0 threads is one a physical core."""
@@ -75,24 +75,77 @@ class OpenVino:
         return [Found(*one) for one in zip(*outputs, strict=True)]
 
 
-ENGINES: dict[str, Callable[[Path, int], Engine]] = {
+class Torch:
+    """By PyTorch, on a GPU where there is one."""
+
+    def __init__(
+        self, graph: Path, threads: int, *, half: bool = False, gpu: int | None = None
+    ) -> None:
+        """Load a file of torch.export; 0 threads is one a physical core. `half` computes in half
+        precision where that is safe (autocast); `gpu` is which, where there are several."""
+        import torch
+        from torch.export.passes import move_to_device_pass
+
+        self._torch = torch
+        if threads:
+            torch.set_num_threads(threads)
+        on_gpu = torch.cuda.is_available()
+        self._device = torch.device("cuda", gpu or 0) if on_gpu else torch.device("cpu")
+        # Else a GPU's convolutions in f32 would be rounded to ten bits (TF32).
+        torch.backends.cudnn.allow_tf32 = False
+        program = move_to_device_pass(torch.export.load(graph), self._device)
+        self._run = program.module()
+        self._half = half
+        # Each worker has a stream of its own, or they would wait for each other.
+        self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
+
+    def __call__(self, pixels: Pixels) -> list[Found]:
+        """What is found on each of pixels (N, S, S)."""
+        torch = self._torch
+        batch = torch.from_numpy(pixels)
+        if self._stream is not None:
+            batch = batch.pin_memory()  # a copy from elsewhere would not run beside the GPU
+        with (
+            torch.inference_mode(),
+            torch.cuda.stream(self._stream),
+            torch.autocast(self._device.type, torch.float16, enabled=self._half),
+        ):
+            outputs = self._run(batch.to(self._device, non_blocking=True))
+            found = [one.float().cpu().numpy() for one in outputs]
+        return [Found(*one) for one in zip(*found, strict=True)]
+
+
+OF_ONNX: dict[str, Callable[[Path, int], Engine]] = {
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
 }
+TORCH = "torch"
+ENGINES = (*OF_ONNX, TORCH)
 
 
-def load(engine: str, graph: Path, threads: int | None = None) -> Engine:
-    """An engine by its name, with an ONNX file.
+def load(
+    engine: str,
+    graph: Path,
+    threads: int | None = None,
+    *,
+    half: bool = False,
+    gpu: int | None = None,
+) -> Engine:
+    """An engine by its name, with its file: ONNX, or torch.export's for `torch`.
 
     Threads are `threads`, else the environment's PNEUMOCAM_THREADS, else one a physical core (in a
-    container with a share of the cores, the runtimes may still see all of the machine's).
+    container with a share of the cores, the runtimes may still see all of the machine's). `half`,
+    in half precision, and `gpu` are of `torch` alone.
 
     Raises:
         ValueError: the engine is unknown, or PNEUMOCAM_THREADS is no whole number above 0.
     """
     if engine not in ENGINES:
         raise ValueError(f"unknown engine {engine!r}: known are {', '.join(ENGINES)}")
-    return ENGINES[engine](graph, _threads() if threads is None else threads)
+    threads = _threads() if threads is None else threads
+    if engine == TORCH:
+        return Torch(graph, threads, half=half, gpu=gpu)
+    return OF_ONNX[engine](graph, threads)
 
 
 def _threads() -> int:

@@ -257,7 +257,7 @@ def test_threads_come_from_the_environment(folder: Path, monkeypatch: pytest.Mon
             engine.load("openvino", folder / "graph.onnx")
 
 
-@pytest.mark.parametrize("name", engine.ENGINES)
+@pytest.mark.parametrize("name", engine.OF_ONNX)
 def test_logits_and_maps_of_any_number_of_images(name: str, folder: Path) -> None:
     runs = engine.load(name, folder / "graph.onnx")
     for count in (1, 2, 5):

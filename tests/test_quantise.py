@@ -8,15 +8,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from ts.context import Context
 
 from handlers import engine
+from handlers.classifier import Classifier
 from tests.small import small_network, write_images
 from tests.test_run import trained  # noqa: F401 -- a fixture
 from train import archive, checkpoint, export, graphs, quantise
 from train.graphs import ArchiveError, Running
 
 
-@pytest.mark.parametrize("runtime", engine.ENGINES)
+@pytest.mark.parametrize("runtime", engine.OF_ONNX)
 def test_the_identity_of_map_and_logit_holds_in_8_bits(runtime: str, tmp_path: Path) -> None:
     network = small_network().eval()
     whole, quantised = tmp_path / "whole.onnx", tmp_path / "quantised.onnx"
@@ -95,7 +97,7 @@ def test_8_bits_that_change_too_much_are_not_built(
 ) -> None:
     monkeypatch.setattr(quantise, "LIMITS", dict.fromkeys(quantise.LIMITS, -1.0))
     running = Running(precision=graphs.INT8)
-    with pytest.raises(ArchiveError, match=r"8 bits change too much.*\n.*FAILED"):
+    with pytest.raises(ArchiveError, match=r"int8 changes too much.*\n.*FAILED"):
         archive.archive(trained / "small", "2.0", tmp_path / "store", tmp_path, running)
     assert not list((tmp_path / "store").glob("*.mar"))
 
@@ -112,3 +114,52 @@ def test_8_bits_are_refused_without_the_data_of_training(
     running = Running(precision=graphs.INT8)
     with pytest.raises(ArchiveError, match="name it with DATA=folder"):
         archive.archive(trained / "small", "2.0", tmp_path / "store", tmp_path, running)
+
+
+def test_an_archive_for_pytorch_in_half_precision(
+    trained: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quantise, "LIMITS", dict.fromkeys(quantise.LIMITS, 1.0))
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    answers = {}
+    for precision in (graphs.F32, graphs.F16):
+        running = Running(engine.TORCH, precision)
+        path = archive.archive(trained / "small", "2.0", tmp_path / "store", exported, running)
+        folder = tmp_path / precision
+        with zipfile.ZipFile(path) as packed:
+            packed.extractall(folder)
+        card = json.loads((folder / "card.json").read_text())
+        its = card["graph"]
+        assert (its["file"], its["engine"], its["precision"]) == ("graph.pt2", "torch", precision)
+        assert ("gate" in its) == (precision == graphs.F16)
+        assert its["max_logit_difference"] < (1e-4 if precision == graphs.F32 else 0.1)
+        with zipfile.ZipFile(folder / "graph.pt2") as program:  # nothing of whose machine it was
+            assert not any(b"handlers/" in program.read(name) for name in program.namelist())
+        handler = Classifier()
+        handler.initialize(Context("small", str(folder), {}, 4, None, "0"))
+        images = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+        answers[precision] = handler._evaluate(list(images))
+        for (found,) in answers[precision]:
+            mean = found.maps.mean((1, 2), dtype=np.float64)
+            assert mean + card["bias"] == pytest.approx(found.logits, abs=1e-3)
+    exact, half = ([found.logits for (found,) in one] for one in answers.values())
+    assert np.abs(np.stack(half) - exact).max() == pytest.approx(0, abs=0.1)
+    assert np.abs(np.stack(half) - exact).max() > 0  # it is another
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision"), [("torch", "int8"), ("onnxruntime", "f16"), ("openvino", "f16")]
+)
+def test_an_engine_that_does_not_compute_so_is_named(
+    trained: Path,  # noqa: F811
+    tmp_path: Path,
+    runtime: str,
+    precision: str,
+) -> None:
+    with pytest.raises(ArchiveError, match=f"ENGINE={runtime} does not run PRECISION={precision}"):
+        archive.archive(
+            trained / "small", "2.0", tmp_path / "store", tmp_path, Running(runtime, precision)
+        )

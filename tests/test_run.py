@@ -241,14 +241,16 @@ def test_unknown_names_answer_with_the_known_ones(
 @pytest.mark.minutes
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_real_networks_export(name: str, tmp_path: Path) -> None:
-    from train.export import export
+    from train.export import export, export_program
 
     torch.manual_seed(0)
     network = build(name).eval()
     export(network, 64, tmp_path / GRAPH)
     examples = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
-    for runtime in engine.ENGINES:
+    for runtime in engine.OF_ONNX:
         assert verify(network, engine.load(runtime, tmp_path / GRAPH), examples) < 1e-3
+    export_program(network, 64, tmp_path / "graph.pt2")
+    assert verify(network, engine.load("torch", tmp_path / "graph.pt2"), examples) < 1e-3
 
 
 def test_published_weights_are_archived_where_nothing_was_trained(

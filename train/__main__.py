@@ -227,12 +227,13 @@ def _archive_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=["f32", "int8"],
+        choices=["f32", "f16", "int8"],
         default="f32",
-        help="int8 is calibrated on training images, and built only if it changes next to nothing",
+        help="f16 is for a GPU, int8 is calibrated on training images; both are built only if "
+        "that changes next to nothing",
     )
     parser.add_argument(
-        "--data", type=Path, help="what the networks were trained on, for int8; default: as the run"
+        "--data", type=Path, help="what the networks were trained on, for f16 and int8"
     )
 
 

@@ -1,4 +1,7 @@
-"""Network + hooks + normalisation → one graph: uint8 image → logits, maps, distances."""
+"""Network + hooks + normalisation → one graph: uint8 image → logits, maps, distances.
+
+ONNX, or torch.export's own format for PyTorch.
+"""
 
 import warnings
 from pathlib import Path
@@ -16,6 +19,7 @@ from train.novelty import Reference, halves
 GRAPH = "graph.onnx"
 TOLERANCE = 1e-3  # in logits, in the maps, which are in logits too, and in distances
 OUTPUTS = ("logits", "maps", "distances")
+ANY_NUMBER = {"pixels": {0: torch.export.Dim("N", min=1, max=1024)}}
 
 
 class ExportError(RuntimeError):
@@ -46,20 +50,16 @@ class Answering(nn.Module):
 def export(network: Classifier, size: int, path: Path, reference: Reference | None = None) -> None:
     """Write the graph, ONNX, one file: `pixels` uint8 (N, size, size) → `logits`, `maps` and, with
     a reference, `distances`."""
-    example = torch.zeros(2, size, size, dtype=torch.uint8)
-    # channels_last is a layout of training; the runtime chooses its own.
-    plain = network.cpu().to(memory_format=torch.contiguous_format)
-    answering = Answering(plain, reference).eval()
     with warnings.catch_warnings():
         # The exporter warns of its own internals; `verify` is what tells whether it worked.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            answering,
-            (example,),
+            _answering(network, reference),
+            (_example(size),),
             path,
             input_names=["pixels"],
             output_names=list(OUTPUTS if reference else OUTPUTS[:2]),
-            dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1, max=1024)}},
+            dynamic_shapes=ANY_NUMBER,
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -68,6 +68,28 @@ def export(network: Classifier, size: int, path: Path, reference: Reference | No
     for node in graph.graph.node:
         del node.metadata_props[:]  # where in whose checkout the exporter met each operation
     onnx.save(graph, path)
+
+
+def export_program(
+    network: Classifier, size: int, path: Path, reference: Reference | None = None
+) -> None:
+    """Write the same as a program of torch.export, one file."""
+    program = torch.export.export(
+        _answering(network, reference), (_example(size),), dynamic_shapes=ANY_NUMBER
+    )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # as above
+    torch.export.save(program, path)
+
+
+def _answering(network: Classifier, reference: Reference | None) -> Answering:
+    # channels_last is a layout of training; the runtime chooses its own.
+    plain = network.cpu().to(memory_format=torch.contiguous_format)
+    return Answering(plain, reference).eval()
+
+
+def _example(size: int) -> Tensor:
+    return torch.zeros(2, size, size, dtype=torch.uint8)
 
 
 def difference(

@@ -3,9 +3,11 @@
 import io
 import json
 import logging
+import math
 import shutil
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,15 @@ from train import checkpoint, data, novelty, phantoms, quantise
 from train.cam import explain
 from train.checkpoint import Card
 from train.data import Dataset
-from train.export import difference, export, verify
+from train.export import difference, export, export_program, verify
 from train.networks import Classifier
 from train.novelty import Reference
 from train.options import KAGGLE
 from train.run import RUN
 
 AUTO = "auto"  # the engine that `choose` chooses
-F32, INT8 = "f32", "int8"
+F32, F16, INT8 = "f32", "f16", "int8"
+PRECISIONS = {F32: engine.ENGINES, F16: (engine.TORCH,), INT8: tuple(engine.OF_ONNX)}  # by whom
 ROUNDS = 15  # of measuring how fast the engines are, in turn
 LEAN = "onnxruntime"  # takes half of the memory of the other (docs/log.md)
 WORTH = 1.1  # times faster the other must be, to be worth its memory
@@ -46,7 +49,7 @@ class Running:
 
     engine: str = AUTO
     precision: str = F32
-    data: Path | None = None  # of training, for int8; None: where the run found it
+    data: Path | None = None  # of training, for less than f32; None: where the run found it
 
 
 DEFAULT = Running()
@@ -55,42 +58,54 @@ DEFAULT = Running()
 def with_graph(weights: Path, exported: Path, target: Path, running: Running) -> Card:
     """Export a network to a file; its card with what was exported, and what is to run it.
 
-    What lies in the folder `exported` already is not exported again.
+    What lies in the folder `exported` already is not exported again. The file's suffix is the
+    engine's.
 
     Raises:
-        ArchiveError: the network was never judged, or 8 bits change too much or lack their data.
+        ArchiveError: the network was never judged, the engine does not compute in that precision,
+            or fewer bits change too much or lack their data.
         ExportError: graph and network differ.
     """
     network, card = checkpoint.load(weights)
-    name = card["network"]
+    name, precision = card["network"], running.precision
     if "temperature" not in card:
         raise ArchiveError(f"{weights} was never judged: run make evaluate")
     size = card["input"]["size"]
     reference = novelty.load(weights, card)
-    whole = graph = _exported(network, card, reference, exported)
-    facts: dict[str, Any] = {"precision": running.precision}
-    if running.precision == INT8:
-        graph = _in_8_bits(weights, card, whole, running.data)
+    facts: dict[str, Any] = {"precision": precision}
+
+    def graph_of(one: str, precision: str) -> Path:
+        """An engine's file, written where it is not there yet."""
+        graph = _exported(network, card, reference, exported, program=one == engine.TORCH)
+        return _in_8_bits(weights, card, graph, running.data) if precision == INT8 else graph
+
     facts["engine"] = running.engine
+    candidates = _candidates(running)
     if running.engine == AUTO:
-        facts["milliseconds"] = milliseconds(graph, _examples(size, 1).numpy())
+        graphs = {one: graph_of(one, precision) for one in candidates}
+        facts["milliseconds"] = milliseconds(
+            graphs, _examples(size, 1).numpy(), half=precision == F16
+        )
         facts["engine"] = choose(facts["milliseconds"])
-    if running.precision == INT8:
-        facts["gate"], rule = _gate(weights, card, (whole, graph), facts["engine"], running.data)
+    graph = graph_of(facts["engine"], precision)
+    if precision != F32:
+        whole = graph_of(facts["engine"], F32)
+        facts["gate"], rule = _gate(weights, card, (whole, graph), facts, running.data)
         card = {**card, **rule}
+    target = target.with_suffix(graph.suffix)
     shutil.copy(graph, target)
-    runs = engine.load(facts["engine"], target)
-    if running.precision == INT8:  # whose distances have a rule of their own
-        apart = difference(network, runs, _examples(size))
-    else:
+    runs = engine.load(facts["engine"], target, half=precision == F16)
+    if precision == F32:
         apart = verify(network, runs, _examples(size), reference)
+    else:  # whose distances have a rule of their own
+        apart = difference(network, runs, _examples(size))
     log.info(
         "%s: %s, %s; a logit or a cell of the map differs from the network's by at most %.1e",
-        *(name, facts["engine"], facts["precision"], apart),
+        *(name, facts["engine"], precision, apart),
     )
     golden = decode(golden_image(), size)[None]
     answered = runs(golden)[0].logits
-    if running.precision != INT8:  # what the network itself, not its graph, finds there
+    if precision == F32:  # what the network itself, not its graph, finds there
         answered = explain(network, torch.from_numpy(golden))[0][0].numpy()
     return {
         **card,
@@ -104,14 +119,34 @@ def with_graph(weights: Path, exported: Path, target: Path, running: Running) ->
     }
 
 
-def _exported(network: Classifier, card: Card, reference: Reference | None, folder: Path) -> Path:
-    """The network's graph, exported into a folder where it is not there yet."""
+def _candidates(running: Running) -> list[str]:
+    """The engines to choose from; PyTorch where it has a GPU, or alone computes in the precision.
+
+    Raises:
+        ArchiveError: the one that was named does not compute in the precision.
+    """
+    able = PRECISIONS[running.precision]
+    if running.engine not in (AUTO, *able):
+        raise ArchiveError(
+            f"ENGINE={running.engine} does not run PRECISION={running.precision}: "
+            f"give {' or '.join(able)}, or leave it out"
+        )
+    there = [one for one in able if one != engine.TORCH or torch.cuda.is_available()]
+    return there or list(able)
+
+
+def _exported(
+    network: Classifier, card: Card, reference: Reference | None, folder: Path, *, program: bool
+) -> Path:
+    """The network's graph, or its program for PyTorch, exported into a folder where it is not there
+    yet."""
     parts = [card["weights_sha256"]]
     if reference is not None:
         parts.append(card[novelty.CARD]["reference_sha256"])
-    graph = folder / f"{'-'.join(part[:32] for part in parts)}.onnx"
+    graph = folder / f"{'-'.join(part[:32] for part in parts)}{'.pt2' if program else '.onnx'}"
     if not graph.is_file():
-        export(network, card["input"]["size"], graph, reference)
+        write = export_program if program else export
+        write(network, card["input"]["size"], graph, reference)
     return graph
 
 
@@ -130,28 +165,34 @@ def _in_8_bits(weights: Path, card: Card, whole: Path, root: Path | None) -> Pat
 
 
 def _gate(
-    weights: Path, card: Card, graphs: tuple[Path, Path], runtime: str, root: Path | None
+    weights: Path,
+    card: Card,
+    graphs: tuple[Path, Path],
+    facts: Mapping[str, Any],
+    root: Path | None,
 ) -> tuple[quantise.Gate, dict[str, Any]]:
-    """What 8 bits change, graphs of 32 and of 8 bits run by the engine that will serve; and what
+    """What fewer bits change, graphs of 32 and of fewer run by the engine that will serve; and what
     the card says otherwise.
 
     Raises:
         ArchiveError: the data to judge on is not there or is another, or the gate is not passed.
     """
-    judged = graphs[1].with_suffix(f".{runtime}.json")
+    runtime, precision = facts["engine"], facts["precision"]
+    judged = graphs[1].with_suffix(f".{runtime}.{precision}.json")
     if not judged.is_file():
         name = card["network"]
         dataset = _training_data(weights, card, root)
-        whole, in_8_bits = (engine.load(runtime, one) for one in graphs)
-        rule = quantise.fit_rule(card, in_8_bits, dataset)
-        gate = quantise.gate(card, rule, whole, in_8_bits, dataset)
+        whole = engine.load(runtime, graphs[0])
+        fewer = engine.load(runtime, graphs[1], half=precision == F16)
+        rule = quantise.fit_rule(card, fewer, dataset)
+        gate = quantise.gate(card, rule, whole, fewer, dataset)
         table = quantise.table(gate)
         if quantise.failed(gate):
             raise ArchiveError(
-                f"{name}: 8 bits change too much, and nothing is built:\n{table}\n"
+                f"{name}: {precision} changes too much, and nothing is built:\n{table}\n"
                 f"Serve it with PRECISION={F32}"
             )
-        log.info("%s: what 8 bits change\n%s", name, table)
+        log.info("%s: what %s changes\n%s", name, precision, table)
         checkpoint.write_text(judged, json.dumps({"gate": gate, "rule": rule}) + "\n")
     found = json.loads(judged.read_text())
     return found["gate"], found["rule"]
@@ -167,7 +208,7 @@ def _training_data(weights: Path, card: Card, root: Path | None) -> Dataset:
     root = root or Path(facts.get("data", KAGGLE))
     if not root.is_dir():
         raise ArchiveError(
-            f"PRECISION={INT8} is calibrated and judged on what {card['network']} was trained on, "
+            f"less than {F32} is judged on what {card['network']} was trained on, "
             f"{trained['data']['name']}: name it with DATA=folder"
         )
     options = {key: facts[key] for key in ("seed", "patient", "skip_broken")}
@@ -180,10 +221,12 @@ def _training_data(weights: Path, card: Card, root: Path | None) -> Dataset:
     return dataset
 
 
-def milliseconds(graph: Path, image: npt.NDArray[np.uint8]) -> dict[str, float]:
-    """Median milliseconds in which each engine answers one image (1, S, S) on this machine. They
-    take turns, so that what else runs here slows all of them."""
-    engines = {name: engine.load(name, graph) for name in engine.ENGINES}
+def milliseconds(
+    graphs: Mapping[str, Path], image: npt.NDArray[np.uint8], *, half: bool = False
+) -> dict[str, float]:
+    """Median milliseconds in which each engine, by its file, answers one image (1, S, S) on this
+    machine. They take turns, so that what else runs here slows all of them."""
+    engines = {name: engine.load(name, graph, half=half) for name, graph in graphs.items()}
     times: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(ROUNDS):
         for name, run in engines.items():
@@ -196,7 +239,7 @@ def milliseconds(graph: Path, image: npt.NDArray[np.uint8]) -> dict[str, float]:
 def choose(times: dict[str, float]) -> str:
     """The fastest engine, or the one that takes less memory where that is nearly as fast."""
     best = min(times, key=times.__getitem__)
-    return LEAN if times[LEAN] < WORTH * times[best] else best
+    return LEAN if times.get(LEAN, math.inf) < WORTH * times[best] else best
 
 
 def golden_image() -> bytes:

@@ -1,4 +1,4 @@
-"""A graph with its convolutions in 8 bits, and the gate that it must pass to be served."""
+"""A graph with its convolutions in 8 bits, and the gate of all that is less than f32."""
 
 import logging
 import os
@@ -137,13 +137,13 @@ def fit_rule(card: Card, quantised: Engine, dataset: Dataset) -> dict[str, Any]:
 def gate(
     card: Card, rule: Mapping[str, Any], whole: Engine, quantised: Engine, dataset: Dataset
 ) -> Gate:
-    """How far a network's graph in 8 bits, whose card has another `rule` of novelty, is from the
-    one in 32, by the names of LIMITS."""
+    """How far a network's graph in fewer bits, whose card has another `rule` of novelty, is from
+    the one in 32, by the names of LIMITS."""
     rows = np.concatenate([dataset.rows(part) for part in PARTS])
     labels = dataset.labels[rows]
     one, other = (
-        _run(engine, dataset.pixels[rows], f"{card['network']} in {bits} bits")
-        for engine, bits in ((whole, 32), (quantised, 8))
+        _run(engine, dataset.pixels[rows], f"{card['network']}, {bits}")
+        for engine, bits in ((whole, "32 bits"), (quantised, "fewer bits"))
     )
     threshold = card["operating_points"][card["default_operating_point"]]["threshold"]
     scores = [
