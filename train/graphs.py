@@ -78,29 +78,28 @@ def with_graph(weights: Path, exported: Path, target: Path, running: Running) ->
         graph = _exported(network, card, reference, exported, program=one == engine.TORCH)
         return _in_8_bits(weights, card, graph, running.data) if precision == INT8 else graph
 
-    facts["engine"] = running.engine
-    candidates = _candidates(running)
-    if running.engine == AUTO:
+    candidates, chosen = _candidates(running), running.engine
+    if chosen == AUTO:
         graphs = {one: graph_of(one, precision) for one in candidates}
-        facts["milliseconds"] = milliseconds(
-            graphs, _examples(size, 1).numpy(), half=precision == F16
-        )
-        facts["engine"] = choose(facts["milliseconds"])
-    graph = graph_of(facts["engine"], precision)
+        image = _examples(size, 1).numpy()
+        facts["milliseconds"] = milliseconds(graphs, image, half=precision == F16)
+        chosen = choose(facts["milliseconds"])
+    facts["engine"] = chosen
+    graph = graph_of(chosen, precision)
     if precision != F32:
-        whole = graph_of(facts["engine"], F32)
+        whole = graph_of(chosen, F32)
         facts["gate"], rule = _gate(weights, card, (whole, graph), facts, running.data)
         card = {**card, **rule}
     target = target.with_suffix(graph.suffix)
     shutil.copy(graph, target)
-    runs = engine.load(facts["engine"], target, half=precision == F16)
+    runs = engine.load(chosen, target, half=precision == F16)
     if precision == F32:
         apart = verify(network, runs, _examples(size), reference)
     else:  # whose distances have a rule of their own
         apart = difference(network, runs, _examples(size))
     log.info(
         "%s: %s, %s; a logit or a cell of the map differs from the network's by at most %.1e",
-        *(name, facts["engine"], precision, apart),
+        *(name, chosen, precision, apart),
     )
     golden = decode(golden_image(), size)[None]
     answered = runs(golden)[0].logits
