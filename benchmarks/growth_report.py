@@ -165,7 +165,7 @@ def _finish(axis: Axes, horizontal: str, vertical: str) -> None:
     axis.set_xlabel(horizontal)
     axis.set_ylabel(vertical)
     if axis.get_yscale() == "linear":
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.05 * axis.dataLim.y1)  # or markers at the top are cut
     axis.legend(frameon=False, fontsize=9)
     axis.spines[["top", "right"]].set_visible(False)
 
