@@ -170,8 +170,7 @@ def _policy(card: Mapping[str, Any]) -> dicom.Policy:
 def _engine(folder: Path, card: Mapping[str, Any], gpu: int | None) -> Engine:
     """What runs the graph of a network's card."""
     graph = card["graph"]
-    half = graph["precision"] == "f16"
-    loaded = engine.load(graph["engine"], _checked(folder, graph), half=half, gpu=gpu)
+    loaded = engine.load(graph["engine"], _checked(folder, graph), gpu=gpu)
     log.info("%s: %s, %s", card["network"], graph["engine"], graph["precision"])
     return loaded
 

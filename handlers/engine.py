@@ -78,11 +78,9 @@ class OpenVino:
 class Torch:
     """By PyTorch, on a GPU where there is one."""
 
-    def __init__(
-        self, graph: Path, threads: int, *, half: bool = False, gpu: int | None = None
-    ) -> None:
-        """Load a file of torch.export; 0 threads is one a physical core. `half` computes in half
-        precision where that is safe (autocast); `gpu` is which, where there are several."""
+    def __init__(self, graph: Path, threads: int, gpu: int | None = None) -> None:
+        """Load a file of torch.export; 0 threads is one a physical core. `gpu` is which, where
+        there are several."""
         import torch
         from torch.export.passes import move_to_device_pass
 
@@ -95,7 +93,6 @@ class Torch:
         torch.backends.cudnn.allow_tf32 = False
         program = move_to_device_pass(torch.export.load(graph), self._device)
         self._run = program.module()
-        self._half = half
         # Each worker has a stream of its own, or they would wait for each other.
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
 
@@ -105,13 +102,9 @@ class Torch:
         batch = torch.from_numpy(pixels)
         if self._stream is not None:
             batch = batch.pin_memory()  # a copy from elsewhere would not run beside the GPU
-        with (
-            torch.inference_mode(),
-            torch.cuda.stream(self._stream),
-            torch.autocast(self._device.type, torch.float16, enabled=self._half),
-        ):
+        with torch.inference_mode(), torch.cuda.stream(self._stream):
             outputs = self._run(batch.to(self._device, non_blocking=True))
-            found = [one.float().cpu().numpy() for one in outputs]
+            found = [one.cpu().numpy() for one in outputs]
         return [Found(*one) for one in zip(*found, strict=True)]
 
 
@@ -123,19 +116,12 @@ TORCH = "torch"
 ENGINES = (*OF_ONNX, TORCH)
 
 
-def load(
-    engine: str,
-    graph: Path,
-    threads: int | None = None,
-    *,
-    half: bool = False,
-    gpu: int | None = None,
-) -> Engine:
+def load(engine: str, graph: Path, threads: int | None = None, gpu: int | None = None) -> Engine:
     """An engine by its name, with its file: ONNX, or torch.export's for `torch`.
 
     Threads are `threads`, else the environment's PNEUMOCAM_THREADS, else one a physical core (in a
-    container with a share of the cores, the runtimes may still see all of the machine's). `half`,
-    in half precision, and `gpu` are of `torch` alone.
+    container with a share of the cores, the runtimes may still see all of the machine's). `gpu` is
+    which, for `torch`.
 
     Raises:
         ValueError: the engine is unknown, or PNEUMOCAM_THREADS is no whole number above 0.
@@ -144,7 +130,7 @@ def load(
         raise ValueError(f"unknown engine {engine!r}: known are {', '.join(ENGINES)}")
     threads = _threads() if threads is None else threads
     if engine == TORCH:
-        return Torch(graph, threads, half=half, gpu=gpu)
+        return Torch(graph, threads, gpu)
     return OF_ONNX[engine](graph, threads)
 
 

@@ -144,7 +144,7 @@ def test_an_archive_for_pytorch_in_half_precision(
         answers[precision] = handler._evaluate(list(images))
         for (found,) in answers[precision]:
             mean = found.maps.mean((1, 2), dtype=np.float64)
-            assert mean + card["bias"] == pytest.approx(found.logits, abs=1e-3)
+            assert mean + card["bias"] == pytest.approx(found.logits, abs=1e-5)
     exact, half = ([found.logits for (found,) in one] for one in answers.values())
     assert np.abs(np.stack(half) - exact).max() == pytest.approx(0, abs=0.1)
     assert np.abs(np.stack(half) - exact).max() > 0  # it is another

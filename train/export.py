@@ -3,6 +3,7 @@
 ONNX, or torch.export's own format for PyTorch.
 """
 
+import copy
 import warnings
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Answering(nn.Module):
         trunk = self.explained.network.trunk
         with capture(trunk.get_submodule(self.reference.stage)) as early:
             logits, maps = self.explained(pixels)
-        return logits, maps, self.reference(halves(early.value))
+        return logits, maps, self.reference(halves(early.value.float()))
 
 
 def export(network: Classifier, size: int, path: Path, reference: Reference | None = None) -> None:
@@ -71,15 +72,32 @@ def export(network: Classifier, size: int, path: Path, reference: Reference | No
 
 
 def export_program(
-    network: Classifier, size: int, path: Path, reference: Reference | None = None
+    network: Classifier,
+    size: int,
+    path: Path,
+    reference: Reference | None = None,
+    *,
+    half: bool = False,
 ) -> None:
-    """Write the same as a program of torch.export, one file."""
+    """Write the same as a program of torch.export, one file; with the trunk in half precision where
+    `half` says so. What follows the feature maps stays in f32, so that mean(map) + bias = logit."""
+    if half:
+        network = _in_half(network)
     program = torch.export.export(
         _answering(network, reference), (_example(size),), dynamic_shapes=ANY_NUMBER
     )
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # as above
     torch.export.save(program, path)
+
+
+def _in_half(network: Classifier) -> Classifier:
+    """A copy whose trunk takes and gives f32, and computes in half precision."""
+    network = copy.deepcopy(network)
+    network.trunk.half()
+    network.trunk.register_forward_pre_hook(lambda _trunk, inputs: (inputs[0].half(),))
+    network.trunk.register_forward_hook(lambda _trunk, _inputs, output: output.float())
+    return network
 
 
 def _answering(network: Classifier, reference: Reference | None) -> Answering:

@@ -75,14 +75,13 @@ def with_graph(weights: Path, exported: Path, target: Path, running: Running) ->
 
     def graph_of(one: str, precision: str) -> Path:
         """An engine's file, written where it is not there yet."""
-        graph = _exported(network, card, reference, exported, program=one == engine.TORCH)
+        graph = _exported(network, card, reference, exported, one, precision)
         return _in_8_bits(weights, card, graph, running.data) if precision == INT8 else graph
 
     candidates, chosen = _candidates(running), running.engine
     if chosen == AUTO:
         graphs = {one: graph_of(one, precision) for one in candidates}
-        image = _examples(size, 1).numpy()
-        facts["milliseconds"] = milliseconds(graphs, image, half=precision == F16)
+        facts["milliseconds"] = milliseconds(graphs, _examples(size, 1).numpy())
         chosen = choose(facts["milliseconds"])
     facts["engine"] = chosen
     graph = graph_of(chosen, precision)
@@ -92,7 +91,7 @@ def with_graph(weights: Path, exported: Path, target: Path, running: Running) ->
         card = {**card, **rule}
     target = target.with_suffix(graph.suffix)
     shutil.copy(graph, target)
-    runs = engine.load(chosen, target, half=precision == F16)
+    runs = engine.load(chosen, target)
     if precision == F32:
         apart = verify(network, runs, _examples(size), reference)
     else:  # whose distances have a rule of their own
@@ -134,17 +133,28 @@ def _candidates(running: Running) -> list[str]:
 
 
 def _exported(
-    network: Classifier, card: Card, reference: Reference | None, folder: Path, *, program: bool
+    network: Classifier,
+    card: Card,
+    reference: Reference | None,
+    folder: Path,
+    runtime: str,
+    precision: str,
 ) -> Path:
-    """The network's graph, or its program for PyTorch, exported into a folder where it is not there
-    yet."""
+    """The network's graph, in a runtime's format, exported into a folder where it is not there yet.
+    In 32 bits, or in half precision."""
     parts = [card["weights_sha256"]]
     if reference is not None:
         parts.append(card[novelty.CARD]["reference_sha256"])
-    graph = folder / f"{'-'.join(part[:32] for part in parts)}{'.pt2' if program else '.onnx'}"
-    if not graph.is_file():
-        write = export_program if program else export
-        write(network, card["input"]["size"], graph, reference)
+    stem = "-".join(part[:32] for part in parts)
+    size, half = card["input"]["size"], precision == F16
+    if runtime == engine.TORCH:
+        graph = folder / f"{stem}{'-half' if half else ''}.pt2"
+        if not graph.is_file():
+            export_program(network, size, graph, reference, half=half)
+    else:
+        graph = folder / f"{stem}.onnx"
+        if not graph.is_file():
+            export(network, size, graph, reference)
     return graph
 
 
@@ -176,12 +186,11 @@ def _gate(
         ArchiveError: the data to judge on is not there or is another, or the gate is not passed.
     """
     runtime, precision = facts["engine"], facts["precision"]
-    judged = graphs[1].with_suffix(f".{runtime}.{precision}.json")
+    judged = graphs[1].with_suffix(f".{runtime}.json")
     if not judged.is_file():
         name = card["network"]
         dataset = _training_data(weights, card, root)
-        whole = engine.load(runtime, graphs[0])
-        fewer = engine.load(runtime, graphs[1], half=precision == F16)
+        whole, fewer = (engine.load(runtime, one) for one in graphs)
         rule = quantise.fit_rule(card, fewer, dataset)
         gate = quantise.gate(card, rule, whole, fewer, dataset)
         table = quantise.table(gate)
@@ -219,12 +228,10 @@ def _training_data(weights: Path, card: Card, root: Path | None) -> Dataset:
     return dataset
 
 
-def milliseconds(
-    graphs: Mapping[str, Path], image: npt.NDArray[np.uint8], *, half: bool = False
-) -> dict[str, float]:
+def milliseconds(graphs: Mapping[str, Path], image: npt.NDArray[np.uint8]) -> dict[str, float]:
     """The least milliseconds in which each engine, by its file, answers one image (1, S, S) on this
     machine. They take turns; what else runs here only adds, and not to all of them alike."""
-    engines = {name: engine.load(name, graph, half=half) for name, graph in graphs.items()}
+    engines = {name: engine.load(name, graph) for name, graph in graphs.items()}
     times: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(ROUNDS):
         for name, run in engines.items():
