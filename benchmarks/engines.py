@@ -99,8 +99,8 @@ def measure(
             known[sha256] = _eager(sha256, sources, root, part)
         with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive) as packed:
             graph = Path(packed.extract(card["graph"]["file"], folder))
-            of_torch = graph.suffix == ".pt2"
-            for name in (engine.TORCH,) if of_torch else engine.OF_ONNX:
+            of_torch = card["graph"]["engine"] == engine.TORCH
+            for name in [engine.TORCH] if of_torch else engine.OF_ONNX:
                 yield beside(card, engine.load(name, graph), name, *known[sha256])
 
 

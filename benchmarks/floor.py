@@ -4,7 +4,6 @@ JPEG → pixels (`handlers.pixels`) → the archive's own graph → overlay (`ha
 """
 
 import base64
-import importlib.util
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +22,6 @@ BATCHES = (1, 4)  # of a lone request, and the largest that the server makes (cl
 
 Pixels = npt.NDArray[np.uint8]  # (N, S, S)
 Network = Callable[[Pixels], tuple[Any, Any]]  # logits (N, 2), maps (N, 2, h, w)
-
-
-def runtimes(graph: str) -> list[str]:
-    """Those installed here that can run a graph's file."""
-    found = [ONNX_RUNTIME] if graph.endswith(".onnx") else []
-    return found + ([OPENVINO] if importlib.util.find_spec(OPENVINO) else [])
 
 
 def open_onnx_runtime(graph: Path, _shape: tuple[int, int, int]) -> Network:
@@ -59,6 +52,11 @@ def open_openvino(graph: Path, shape: tuple[int, int, int]) -> Network:
 
 
 OPEN = {ONNX_RUNTIME: open_onnx_runtime, OPENVINO: open_openvino}
+
+
+def runtimes(graph: str) -> list[str]:
+    """Those that run a graph's file: none where it is PyTorch's."""
+    return list(OPEN) if graph.endswith(".onnx") else []
 
 
 def answer_all(

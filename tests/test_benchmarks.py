@@ -299,6 +299,7 @@ def test_what_fails_is_left_out_and_the_rest_goes_on() -> None:
 def test_the_floor_answers_as_the_handler_does(tmp_path: Path) -> None:
     model = write(tmp_path / "model")
     card = json.loads((model / "card.json").read_text())
+    assert floor.runtimes("graph.pt2") == []
     for runtime in floor.runtimes("graph.onnx"):
         network = floor.OPEN[runtime](model / "graph.onnx", (2, SIZE, SIZE))
         found = list(floor.answer_all([picture(30), picture(200)], card, network))

@@ -1,12 +1,15 @@
 """Engines beside the network: what is compared, and that a difference would be seen."""
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 
 from benchmarks import engines
+from handlers import engine
 from handlers.ensemble import Found
 from tests.test_run import trained  # noqa: F401 -- a fixture
 from train import graphs
@@ -71,3 +74,14 @@ def test_an_archive_answers_like_its_network(
         assert float(row[5]) < 1e-5
     with pytest.raises(ValueError, match="no weights of sha256"):
         engines.main(words)  # nothing is published in this folder
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+def test_memory_that_is_free_goes_back_to_the_kernel() -> None:
+    process = psutil.Process()
+    blocks = [np.ones(64 * 1024, np.uint8) for _ in range(3000)]  # too small for maps of their own
+    del blocks[:-1]  # the last is at the top: what lies below it stays by itself
+    before = process.memory_info().rss
+    engine.give_back_memory()
+    assert before - process.memory_info().rss > 100e6
+    assert len(blocks) == 1

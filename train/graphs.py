@@ -32,7 +32,7 @@ AUTO = "auto"  # the engine that `choose` chooses
 F32, F16, INT8 = "f32", "f16", "int8"
 PRECISIONS = {F32: engine.ENGINES, F16: (engine.TORCH,), INT8: tuple(engine.OF_ONNX)}  # by whom
 ROUNDS = 15  # of measuring how fast the engines are, in turn
-LEAN = "onnxruntime"  # takes half of the memory of the other (docs/log.md)
+LEAN = "onnxruntime"  # takes about half of the memory of the other (docs/log.md)
 WORTH = 1.1  # times faster the other must be, to be worth its memory
 
 log = logging.getLogger(__name__)

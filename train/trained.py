@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from train import checkpoint, data
@@ -65,10 +66,11 @@ def published_networks(root: Path, masks: Path | None, folder: Path) -> list[Tra
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise checkpoint.CheckpointError(f"{folder} holds no published network: run make publish")
+    load = cache(lambda size, seed: data.load(root, size, seed=seed))
     found = []
     for file in files:
         card = checkpoint.read_card(file)
-        dataset = data.load(root, card["input"]["size"], seed=card["training"]["seed"])
+        dataset = load(card["input"]["size"], card["training"]["seed"])
         found.append(_trained(file, masks, dataset))
     return found
 
