@@ -2,13 +2,17 @@
 
 The recipe as it is with three seeds first, whose spread says what is noise; then one change at a
 time. Judged on `block-select`, as it is and under the stress set, and on `random`; never on test.
-Every finished cell is a line in `runs/ablation/`, an unfinished one goes on where it was.
+Every finished cell is a line in `docs/results/ablation.jsonl`, an unfinished one goes on where it
+was. The same command may run twice at once, with OMP_NUM_THREADS=1: each takes what the other has
+not, which on two cores is faster than one cell after another (docs/log.md).
 """
 
 import argparse
+import fcntl
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,7 +22,7 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
-from train import checkpoint, data, lungs, memory, sections, split, stress
+from train import checkpoint, data, faithful, lungs, memory, sections, split, stress
 from train.calibrate import OperatingPoint
 from train.data import Dataset
 from train.fit import fit
@@ -80,10 +84,16 @@ class Cell:
     random_auc: float
     random_loss: float
     inside: float | None  # share of the evidence in the lungs
+    agreement: float | None  # rank correlation of the maps with the first seed's, in the mean
 
 
 def judge(
-    network: Classifier, change: str, seed: int, dataset: Dataset, masks: Lungs | None
+    network: Classifier,
+    change: str,
+    seed: int,
+    dataset: Dataset,
+    masks: Lungs | None,
+    first: Classifier | None,
 ) -> Cell:
     parts = [split.SELECT, split.RANDOM]
     logits = run_network(network, dataset, parts, device())
@@ -95,6 +105,12 @@ def judge(
     if masks is not None:
         measured = lungs.measure(network, dataset, masks, dataset.rows(split.SELECT))
         inside = float(measured.share.mean())
+    agreement = None
+    if first is not None:
+        pixels = dataset.pixels[dataset.rows(split.SELECT)]
+        maps = [faithful.decisions(one, pixels)[1] for one in (network, first)]
+        alike = faithful.rank_correlation(*faithful.on_one_grid(*maps))
+        agreement = float(alike.mean())
     return Cell(
         change=change,
         seed=seed,
@@ -105,6 +121,7 @@ def judge(
         random_auc=float(roc_auc_score(of[split.RANDOM], scores[split.RANDOM])),
         random_loss=float(log_loss(of[split.RANDOM], scores[split.RANDOM], labels=[0, 1])),
         inside=inside,
+        agreement=agreement,
     )
 
 
@@ -124,9 +141,29 @@ def train(
     )  # fmt: skip
     for epoch in epochs:
         log.info("%s, seed %d: %s", change, seed, epoch.line())
-    cell = judge(network, change, seed, dataset, its)
+    kept = FOLDER / f"{name}-first.safetensors"
+    first = None
+    if (change, seed) == (AS_IT_IS, SEEDS[0]):
+        checkpoint.write_weights(kept, network.state_dict())
+    elif kept.is_file():
+        first = build(name, dilated=True, dropout=0.0)
+        first.load_state_dict(checkpoint.read_weights(kept))
+        first.eval()
+    cell = judge(network, change, seed, dataset, its, first)
     state.unlink(missing_ok=True)
     return cell
+
+
+@contextmanager
+def claim(change: str, seed: int) -> Iterator[bool]:
+    """Whether a cell is ours, and not another process's; for as long as this one runs."""
+    with (FOLDER / f"{change}-{seed}.lock".replace(" ", "-")).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def worth(cells: Sequence[Cell]) -> list[list[str]]:
@@ -136,18 +173,19 @@ def worth(cells: Sequence[Cell]) -> list[list[str]]:
     spread (their standard deviation), under the stress set too, and `random` does not fall by more.
     """
     base = [cell for cell in cells if cell.change == AS_IT_IS]
-    keys = ("select_auc", "select_loss", "stress_auc", "stress_loss", "random_auc", "inside")
-    rows = [[AS_IT_IS, *[_spread(base, key) for key in keys], ""]]
+    keys = ("select_auc", "select_loss", "stress_auc", "stress_loss", "random_auc")
+    maps = ("inside", "agreement")
+    rows = [[AS_IT_IS, *[_spread(base, key) for key in (*keys, *maps)], ""]]
     for cell in cells:
         if cell.change == AS_IT_IS:
             continue
-        better = {key: _better(base, cell, key) for key in keys[:-1]}
+        better = {key: _better(base, cell, key) for key in keys}
         counts = (
             max(better["select_auc"], better["select_loss"]) > 2
             and max(better["stress_auc"], better["stress_loss"]) > 2
             and better["random_auc"] >= -2
         )
-        differences = [_difference(base, cell, key) for key in keys]
+        differences = [_difference(base, cell, key) for key in (*keys, *maps)]
         rows.append([cell.change, *differences, "yes" if counts else "no"])
     return rows
 
@@ -178,11 +216,12 @@ def report(name: str, preset: str, cells: Sequence[Cell]) -> str:
     head = ["change", "AUC", "log-loss", "AUC, stress", "log-loss, stress", "AUC, random"]
     return (
         f"# Ablation\n\n{name}, preset {preset}, from scratch. `block-select` as it is and under "
-        "the stress set, `random`, and the share of the decision map's evidence in the lungs; "
-        "first the recipe as it is, mean and standard deviation of three seeds, then what one "
-        "change with one seed adds. It counts where log-loss or AUC gains more than twice that "
-        "deviation on both, and `random` does not lose as much.\n\n"
-        + sections.table([*head, "in the lungs", "counts"], worth(cells))
+        "the stress set, `random`, the share of the decision map's evidence in the lungs, and the "
+        "maps' rank correlation with the first seed's; first the recipe as it is, mean and "
+        "standard deviation of three seeds, then what one change with one seed adds. It counts "
+        "where log-loss or AUC gains more than twice that deviation on both, and `random` does not "
+        "lose as much.\n\n"
+        + sections.table([*head, "in the lungs", "maps alike", "counts"], worth(cells))
     )
 
 
@@ -211,19 +250,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if change not in known:
             parser.error(f"unknown change {change!r}: known are {', '.join(known)}")
         wanted.append((change, known[change], SEEDS[0]))
-    path = FOLDER / f"{options.network}-{options.preset}.jsonl"
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / "ablation.jsonl"
+    for folder in (FOLDER, RESULTS):
+        folder.mkdir(parents=True, exist_ok=True)
     for change, its, seed in wanted:
-        if (change, seed) in {(cell.change, cell.seed) for cell in _done(path)}:
-            continue
-        cell = train(options.network, change, its, seed, options.data, options.masks)
-        with path.open("a") as file:
-            file.write(json.dumps(asdict(cell)) + "\n")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    cells = _done(path)
-    text = json.dumps([asdict(cell) for cell in cells], indent=1)
-    checkpoint.write_text(RESULTS / "ablation.json", text + "\n")
-    checkpoint.write_text(RESULTS / "ablation.md", report(options.network, options.preset, cells))
+        with claim(change, seed) as ours:
+            if not ours or (change, seed) in {(cell.change, cell.seed) for cell in _done(path)}:
+                continue
+            cell = train(options.network, change, its, seed, options.data, options.masks)
+            with path.open("a") as file:
+                file.write(json.dumps(asdict(cell)) + "\n")
+        cells = _done(path)
+        if {(AS_IT_IS, seed) for seed in SEEDS} <= {(cell.change, cell.seed) for cell in cells}:
+            text = report(options.network, options.preset, cells)
+            checkpoint.write_text(RESULTS / "ablation.md", text)
     log.info("table: %s", RESULTS / "ablation.md")
 
 

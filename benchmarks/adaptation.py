@@ -4,7 +4,7 @@ A network is trained without the last quarter of the ids of every series, which 
 hospital. It is then adapted on 50, 100, 200 and 400 images of that quarter, by patient, and scored
 on its other patients: three draws, four ways, as many steps for all. Images are parted as
 `make train INIT=…` would part them. Never looks at test. Every finished cell is a line in
-`runs/adaptation/`, and the base goes on where it was.
+`docs/results/adaptation.jsonl`, and the base goes on where it was.
 """
 
 import argparse
@@ -185,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     away = elsewhere(dataset)
     home = np.setdiff1d([k for k, i in enumerate(dataset.images) if i.folder == "train"], away)
     base = train_base(options.network, options.preset, part_of(dataset, home))
-    path = FOLDER / f"{options.network}-{options.preset}.jsonl"
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / "adaptation.jsonl"
     cells = [(AS_IT_IS, 0, number) for number in range(DRAWS)]
     cells += [(w, n, number) for number in range(DRAWS) for n in options.images for w in WAYS]
     for way, images, number in cells:
@@ -196,11 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log.info("%s, %d images, draw %d: AUC %.4f", way, images, number, cell.auc)
         with path.open("a") as file:
             file.write(json.dumps(asdict(cell)) + "\n")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    found = _done(path)
-    text = json.dumps([asdict(cell) for cell in found], indent=1)
-    checkpoint.write_text(RESULTS / "adaptation.json", text + "\n")
-    checkpoint.write_text(RESULTS / "adaptation.md", report(options.network, options.preset, found))
+    text = report(options.network, options.preset, _done(path))
+    checkpoint.write_text(RESULTS / "adaptation.md", text)
     log.info("table: %s", RESULTS / "adaptation.md")
 
 

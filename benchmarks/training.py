@@ -1,15 +1,17 @@
 """Images a second in training, beside the plain loop and beside the same step without data work.
 
-`python -m benchmarks.training`. Three take turns in processes of their own, since kept memory is a
+`python -m benchmarks.training`. Four take turns in processes of their own, since kept memory is a
 setting of a process: ours (channels_last, memory that is kept, bfloat16 where the processor
-multiplies it, images gathered, augmented); the same step on one constant batch, which says what
-gathering and augmentation cost; and the plain eager loop (NCHW, no options, no data work).
+multiplies it, there with convolutions by matrices, images gathered, augmented); the same step on
+one constant batch, which says what gathering and augmentation cost; the same with convolutions as
+PyTorch does them; and the plain eager loop (NCHW, no options, no data work).
 """
 
 import argparse
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -19,7 +21,13 @@ from train import augment, fit, memory
 from train.networks import NETWORKS, build
 
 IMAGES = 1024  # to gather from
-OURS, CONSTANT, PLAIN = "ours", "constant", "plain"
+OURS, CONSTANT, CONVOLUTIONS, PLAIN = "ours", "constant", "convolutions", "plain"
+WHO = (OURS, CONSTANT, CONVOLUTIONS, PLAIN)
+OTHERS = (
+    "the same step on a constant batch",
+    "the same step with PyTorch's convolutions",
+    "the plain loop",
+)
 
 
 def images_a_second(name: str, size: int, batch: int, seconds: float, who: str) -> float:
@@ -37,12 +45,15 @@ def images_a_second(name: str, size: int, batch: int, seconds: float, who: str) 
 
     def step() -> None:
         pixels = constant
-        if who == OURS:
+        if who in (OURS, CONVOLUTIONS):
             rows = torch.randint(0, IMAGES, (batch,), generator=generator)
             changes = augment.draw(batch, augment.Strength(), generator)
             pixels = augment.apply(images[rows], changes)
         optimizer.zero_grad()
-        with torch.autocast("cpu", half, enabled=half is not None):
+        matrices = (
+            fit.convolution(torch.device("cpu")) if who in (OURS, CONSTANT) else nullcontext()
+        )
+        with torch.autocast("cpu", half, enabled=half is not None), matrices:
             loss = F.cross_entropy(network(pixels), labels)
         loss.backward()
         optimizer.step()
@@ -73,19 +84,13 @@ def main() -> None:
         turns = []
         for _ in range(options.turns):
             one = [sys.executable, "-m", "benchmarks.training", *shared, "--one", name]
-            turns.append(
-                [
-                    float(subprocess.check_output([*one, who], text=True))
-                    for who in (OURS, CONSTANT, PLAIN)
-                ]
-            )
-        rates = np.array(turns)  # (turns, 3)
+            turns.append([float(subprocess.check_output([*one, who], text=True)) for who in WHO])
+        rates = np.array(turns)  # (turns, 4)
         said = ", ".join(
-            f"{who} {rate:.1f}"
-            for who, rate in zip((OURS, CONSTANT, PLAIN), np.median(rates, 0), strict=True)
+            f"{who} {rate:.1f}" for who, rate in zip(WHO, np.median(rates, 0), strict=True)
         )
         print(f"{name} at {options.size} px, images/s: {said}")
-        for number, other in ((1, "the same step on a constant batch"), (2, "the plain loop")):
+        for number, other in enumerate(OTHERS, 1):
             ratios = rates[:, 0] / rates[:, number]
             print(
                 f"  ours beside {other}: {np.median(ratios):.2f} times "

@@ -15,7 +15,7 @@ from train.recipes import Phase
 
 
 def cell(change: str, auc: float, seed: int = 0, random: float = 0.9) -> Cell:
-    return Cell(change, seed, auc, 0.3, auc, 0.4, random, 0.2, None)
+    return Cell(change, seed, auc, 0.3, auc, 0.4, random, 0.2, None, None)
 
 
 BASE = [cell(AS_IT_IS, auc, seed) for seed, auc in enumerate((0.89, 0.90, 0.91))]  # ± .01
@@ -71,7 +71,7 @@ def test_cells_are_trained_once(
     )
     words = ["--data", str(images), "--network", "small", "--only", "no dropout"]
     ablation.main(words)
-    path = tmp_path / "runs/ablation/small-quick.jsonl"
+    path = tmp_path / "docs/results/ablation.jsonl"
     before = path.read_text()
     cells = [json.loads(line) for line in before.splitlines()]
     assert [(one["change"], one["seed"]) for one in cells] == [

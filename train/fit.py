@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from train import augment, calibrate, checkpoint, split
 from train.cam import capture
+from train.convolution import Matrices
 from train.data import Dataset
 from train.lungs import Lungs, Outside, evidence_outside, swap
 from train.networks import NETWORKS, Classifier, predict, resize
@@ -269,7 +271,7 @@ class _Run:
             group["lr"] = group["peak"] * self._schedule(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
-            with capture(self.network.activation) as features:
+            with capture(self.network.activation) as features, convolution(self.device):
                 logits = model(pixels)
             loss = self._loss(logits, labels)
             if kept < 1:
@@ -408,6 +410,12 @@ def half(device: torch.device) -> torch.dtype | None:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch can't tell
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else None
+
+
+def convolution(device: torch.device) -> AbstractContextManager[Any]:
+    """How a step's convolutions are computed: by matrices in half precision on a CPU."""
+    by_matrices = device.type == "cpu" and half(device) is not None
+    return Matrices() if by_matrices else nullcontext()
 
 
 def _groups(

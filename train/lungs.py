@@ -164,7 +164,8 @@ def without_lungs(pixels: Tensor, lungs: Tensor) -> Tensor:
 
 def _widened(lungs: Tensor) -> Tensor:
     reach = 2 * max(1, round(MARGIN * lungs.shape[-1])) + 1
-    return F.max_pool2d(lungs[:, None], reach, stride=1, padding=reach // 2)[:, 0]
+    higher = F.max_pool2d(lungs[:, None], (reach, 1), stride=1, padding=(reach // 2, 0))
+    return F.max_pool2d(higher, (1, reach), stride=1, padding=(0, reach // 2))[:, 0]
 
 
 def _smeared(pixels: Tensor) -> Tensor:
