@@ -18,15 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
-from train import checkpoint, data, faithful, lungs, memory, sections, split, stress
+from train import calibrate, checkpoint, data, faithful, lungs, memory, sections, split, stress
 from train.calibrate import OperatingPoint
 from train.data import Dataset
 from train.fit import fit
-from train.judge import UNCHANGED, Judged, run_network
+from train.judge import Judged, run_network
 from train.lungs import Lungs
 from train.networks import NETWORKS, Classifier, build
 from train.options import device
@@ -73,7 +72,8 @@ def stretch_grey(_network: Classifier, inputs: tuple[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training, judged without calibration."""
+    """One training, calibrated on `block-select` itself as training judges, so that a change which
+    makes probabilities bolder or shyer does not win or lose by that alone."""
 
     change: str
     seed: int
@@ -98,8 +98,12 @@ def judge(
     parts = [split.SELECT, split.RANDOM]
     logits = run_network(network, dataset, parts, device())
     of = {part: dataset.labels[dataset.rows(part)] for part in parts}
-    scores = {part: softmax(values, axis=1)[:, 1] for part, values in logits.items()}
-    judged = Judged(change, UNCHANGED, {"balanced": OperatingPoint(0.5, 0, 0)}, logits, {})
+    calibration = calibrate.fit(logits[split.SELECT], of[split.SELECT])
+    logits = {part: calibration.shift(values) for part, values in logits.items()}
+    bias = network.head.bias.detach()
+    bias.copy_(torch.from_numpy(calibration.shift(bias[None].cpu().double().numpy())[0]))
+    judged = Judged(change, calibration, {"balanced": OperatingPoint(0.5, 0, 0)}, logits, {})
+    scores = {part: judged.scores(part) for part in parts}
     borne = stress.mean(stress.measure(network, judged, dataset, device()))
     inside = None
     if masks is not None:
@@ -216,11 +220,11 @@ def report(name: str, preset: str, cells: Sequence[Cell]) -> str:
     head = ["change", "AUC", "log-loss", "AUC, stress", "log-loss, stress", "AUC, random"]
     return (
         f"# Ablation\n\n{name}, preset {preset}, from scratch. `block-select` as it is and under "
-        "the stress set, `random`, the share of the decision map's evidence in the lungs, and the "
-        "maps' rank correlation with the first seed's; first the recipe as it is, mean and "
-        "standard deviation of three seeds, then what one change with one seed adds. It counts "
-        "where log-loss or AUC gains more than twice that deviation on both, and `random` does not "
-        "lose as much.\n\n"
+        "the stress set, and `random`, all calibrated on `block-select`; the share of the decision "
+        "map's evidence in the lungs; the maps' rank correlation with the first seed's. First the "
+        "recipe as it is, mean and standard deviation of three seeds, then what one change with "
+        "one seed adds. It counts where log-loss or AUC gains more than twice that deviation on "
+        "both, and `random` does not lose as much.\n\n"
         + sections.table([*head, "in the lungs", "maps alike", "counts"], worth(cells))
     )
 

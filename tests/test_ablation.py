@@ -10,7 +10,7 @@ import torch
 from benchmarks import ablation
 from benchmarks.ablation import AS_IT_IS, Cell
 from tests.small import RECIPE, small_network
-from train import recipes
+from train import data, recipes
 from train.recipes import Phase
 
 
@@ -59,6 +59,21 @@ def test_stretched_grey_has_its_percentiles_at_black_and_white() -> None:
     stretched = ablation.stretch_grey(small_network(), (pixels,))
     expected = (255 * (ramp - 1) / 98).clamp(0, 255)
     torch.testing.assert_close(stretched, torch.stack([expected, expected, 0 * ramp]))
+
+
+def test_bolder_probabilities_alone_change_nothing(images: Path, tmp_path: Path) -> None:
+    dataset = data.load(images, 32, cache=tmp_path)
+
+    def judged(scale: float, offset: float) -> list[float]:
+        network = small_network().eval()
+        with torch.no_grad():
+            network.head.weight.mul_(scale)
+            network.head.bias.mul_(scale)[1] += offset
+        one = ablation.judge(network, "bolder", 0, dataset, None, small_network().eval())
+        assert one.agreement == pytest.approx(1)  # a map's order is that of its multiples
+        return [one.select_auc, one.select_loss, one.stress_auc, one.stress_loss, one.random_loss]
+
+    assert judged(3, 0.7) == pytest.approx(judged(1, 0), abs=5e-3)
 
 
 @pytest.mark.usefixtures("small_networks")
