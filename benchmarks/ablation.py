@@ -21,11 +21,10 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
-from train import calibrate, checkpoint, data, faithful, lungs, memory, sections, split, stress
-from train.calibrate import OperatingPoint
+from train import checkpoint, data, faithful, lungs, memory, sections, split, stress
 from train.data import Dataset
 from train.fit import fit
-from train.judge import Judged, run_network
+from train.judge import judge_fitted
 from train.lungs import Lungs
 from train.networks import NETWORKS, Classifier, build
 from train.options import device
@@ -72,8 +71,7 @@ def stretch_grey(_network: Classifier, inputs: tuple[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training, calibrated on `block-select` itself as training judges, so that a change which
-    makes probabilities bolder or shyer does not win or lose by that alone."""
+    """One training, judged as `train.judge.judge_fitted` does."""
 
     change: str
     seed: int
@@ -96,13 +94,8 @@ def judge(
     first: Classifier | None,
 ) -> Cell:
     parts = [split.SELECT, split.RANDOM]
-    logits = run_network(network, dataset, parts, device())
     of = {part: dataset.labels[dataset.rows(part)] for part in parts}
-    calibration = calibrate.fit(logits[split.SELECT], of[split.SELECT])
-    logits = {part: calibration.shift(values) for part, values in logits.items()}
-    bias = network.head.bias.detach()
-    bias.copy_(torch.from_numpy(calibration.shift(bias[None].cpu().double().numpy())[0]))
-    judged = Judged(change, calibration, {"balanced": OperatingPoint(0.5, 0, 0)}, logits, {})
+    judged = judge_fitted(network, change, dataset, parts, device())
     scores = {part: judged.scores(part) for part in parts}
     borne = stress.mean(stress.measure(network, judged, dataset, device()))
     inside = None

@@ -1,7 +1,7 @@
 """The search for better numbers, on the small network."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
@@ -26,13 +26,12 @@ def test_a_search_goes_on_after_an_interruption(
 ) -> None:
     original, calls = tune._losses, 0
 
-    def losses(*words: object) -> Iterator[float]:
+    def losses(*words: Any) -> dict[str, float]:
         nonlocal calls
         calls += 1
-        for loss in original(*words):  # type: ignore[arg-type]
-            if calls == 3:
-                raise KeyboardInterrupt
-            yield loss
+        if calls == 3:
+            raise KeyboardInterrupt
+        return original(*words)
 
     monkeypatch.setattr(tune, "_losses", losses)
     with pytest.raises(KeyboardInterrupt):
@@ -46,14 +45,24 @@ def test_a_search_goes_on_after_an_interruption(
     tune.tune(task, 4, tmp_path)  # nothing is left to do
     assert calls == 5
     best = study.best_trial
-    assert f"| {best.number} | {best.value:.4f} |" in tune.table(study).splitlines()[2]
+    as_it_is, stressed = (best.user_attrs[name] for name in (tune.AS_IT_IS, tune.STRESSED))
+    assert best.value == pytest.approx((as_it_is + stressed) / 2)
+    assert as_it_is != stressed
+    assert f"| {best.number} | {as_it_is:.4f} | {stressed:.4f} |" in tune.table(study)
+    assert tune.table(study).splitlines()[2].startswith(f"| {best.number} |")
 
 
 def test_a_trial_worse_than_the_others_is_pruned(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = iter([[0.5, 0.4]] * 4 + [[0.5, 0.9, 0.1]])
-    monkeypatch.setattr(tune, "_losses", lambda *_: next(losses))
+    epochs = iter([[0.5, 0.4]] * 4 + [[0.5, 0.9, 0.1]])
+
+    def losses(*words: Any) -> dict[str, float]:
+        for number, loss in enumerate(next(epochs), 1):
+            words[-1](number, loss)
+        return {tune.AS_IT_IS: loss, tune.STRESSED: loss}
+
+    monkeypatch.setattr(tune, "_losses", losses)
     study = tune.tune(task, 5, tmp_path)
     assert [trial.state for trial in study.get_trials()] == [
         *[TrialState.COMPLETE] * 4, TrialState.PRUNED,
@@ -61,21 +70,26 @@ def test_a_trial_worse_than_the_others_is_pruned(
     assert "| pruned |" in tune.table(study)
 
 
-@pytest.mark.parametrize(("best", "wins"), [((0.3, 0.3), True), ((0.3, 0.6), False)])
+@pytest.mark.parametrize(
+    ("best", "stressed", "wins"),
+    [((0.3, 0.3), 0.4, True), ((0.3, 0.6), 0.4, False), ((0.3, 0.3), 0.7, False)],
+)
 def test_the_best_must_win_again_with_both_seeds(
     task: Task,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     best: tuple[float, float],
+    stressed: float,
     wins: bool,
 ) -> None:
     study = tune.tune(task, 1, tmp_path)
     asked = []
 
-    def losses(_task: Task, recipe: recipes.Recipe, seed: int) -> list[float]:
+    def losses(_task: Task, recipe: recipes.Recipe, seed: int) -> dict[str, float]:
         asked.append(seed)
-        place = tune.NEW_SEEDS.index(seed)
-        return [9.0, 0.5 if recipe == task.recipe else best[place]]
+        if recipe == task.recipe:
+            return {tune.AS_IT_IS: 0.5, tune.STRESSED: 0.6}
+        return {tune.AS_IT_IS: best[tune.NEW_SEEDS.index(seed)], tune.STRESSED: stressed}
 
     monkeypatch.setattr(tune, "_losses", losses)
     assert tune.confirm(task, study) is wins

@@ -96,6 +96,25 @@ def judge_network(
     return _judge(name, dataset, logits, calibration)
 
 
+def judge_fitted(
+    network: Classifier, name: str, dataset: Dataset, parts: Sequence[str], device: torch.device
+) -> Judged:
+    """A network just fitted, calibrated on `block-select` itself, which is one of the parts.
+
+    So a change of recipe that makes probabilities bolder or shyer does not win or lose by that
+    alone. The offset is folded into the head's bias; the threshold is a probability of .5.
+    """
+    logits = run_network(network, dataset, parts, device)
+    labels = dataset.labels[dataset.rows(split.SELECT)]
+    calibration = calibrate.fit(logits[split.SELECT], labels)
+    with torch.no_grad():
+        bias = network.head.bias
+        bias.copy_(torch.from_numpy(calibration.shift(bias[None].cpu().double().numpy())[0]))
+    shifted = {part: calibration.shift(values) for part, values in logits.items()}
+    even = {calibrate.DEFAULT: calibrate.OperatingPoint(0.5, 0, 0)}
+    return Judged(name, calibration, even, shifted, {})
+
+
 def judge_both(dataset: Dataset, judged: Sequence[Judged]) -> Judged:
     """The networks together: the mean of their calibrated logits, as it is served."""
     together = {
