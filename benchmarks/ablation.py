@@ -83,6 +83,7 @@ class Cell:
     random_loss: float
     inside: float | None  # share of the evidence in the lungs
     agreement: float | None  # rank correlation of the maps with the first seed's, in the mean
+    moves: float | None = None  # of the logit: lungs swapped, as a multiple of all else swapped
 
 
 def judge(
@@ -98,10 +99,11 @@ def judge(
     judged = judge_fitted(network, change, dataset, parts, device())
     scores = {part: judged.scores(part) for part in parts}
     borne = stress.mean(stress.measure(network, judged, dataset, device()))
-    inside = None
+    inside = moves = None
     if masks is not None:
         measured = lungs.measure(network, dataset, masks, dataset.rows(split.SELECT))
         inside = float(measured.share.mean())
+        moves = float(measured.lungs_swapped.mean() / measured.outside_swapped.mean())
     agreement = None
     if first is not None:
         pixels = dataset.pixels[dataset.rows(split.SELECT)]
@@ -119,6 +121,7 @@ def judge(
         random_loss=float(log_loss(of[split.RANDOM], scores[split.RANDOM], labels=[0, 1])),
         inside=inside,
         agreement=agreement,
+        moves=moves,
     )
 
 
@@ -171,7 +174,7 @@ def worth(cells: Sequence[Cell]) -> list[list[str]]:
     """
     base = [cell for cell in cells if cell.change == AS_IT_IS]
     keys = ("select_auc", "select_loss", "stress_auc", "stress_loss", "random_auc")
-    maps = ("inside", "agreement")
+    maps = ("inside", "moves", "agreement")
     rows = [[AS_IT_IS, *[_spread(base, key) for key in (*keys, *maps)], ""]]
     for cell in cells:
         if cell.change == AS_IT_IS:
@@ -193,7 +196,9 @@ def _values(base: Sequence[Cell], key: str) -> list[float]:
 
 def _spread(base: Sequence[Cell], key: str) -> str:
     values = _values(base, key)
-    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "–"
+    if len(values) < 2:
+        return f"{values[0]:.4f}" if values else "–"
+    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
 
 
 def _better(base: Sequence[Cell], cell: Cell, key: str) -> float:
@@ -214,11 +219,14 @@ def report(name: str, preset: str, cells: Sequence[Cell]) -> str:
     return (
         f"# Ablation\n\n{name}, preset {preset}, from scratch. `block-select` as it is and under "
         "the stress set, and `random`, all calibrated on `block-select`; the share of the decision "
-        "map's evidence in the lungs; the maps' rank correlation with the first seed's. First the "
-        "recipe as it is, mean and standard deviation of three seeds, then what one change with "
-        "one seed adds. It counts where log-loss or AUC gains more than twice that deviation on "
-        "both, and `random` does not lose as much.\n\n"
-        + sections.table([*head, "in the lungs", "maps alike", "counts"], worth(cells))
+        "map's evidence in the lungs; how far the logit moves when the lungs are swapped, as a "
+        "multiple of how far when all else is; the maps' rank correlation with the first seed's. "
+        "First the recipe as it is, mean and standard deviation of three seeds, then what one "
+        "change with one seed adds. It counts where log-loss or AUC gains more than twice that "
+        "deviation on both, and `random` does not lose as much.\n\n"
+        + sections.table(
+            [*head, "in the lungs", "logit moves", "maps alike", "counts"], worth(cells)
+        )
     )
 
 
