@@ -2,7 +2,7 @@
 
 The recipe as it is with three seeds first, whose spread says what is noise; then one change at a
 time. Judged on `block-select`, as it is and under the stress set, and on `random`; never on test.
-Every finished cell is a line in `docs/results/ablation.jsonl`, an unfinished one goes on where it
+Every finished cell is a line in `docs/results/ablation-….jsonl`, an unfinished one goes on where it
 was. The same command may run twice at once, with OMP_NUM_THREADS=1: each takes what the other has
 not, which on two cores is faster than one cell after another (docs/log.md).
 """
@@ -155,9 +155,9 @@ def train(
 
 
 @contextmanager
-def claim(change: str, seed: int) -> Iterator[bool]:
+def claim(name: str, change: str, seed: int) -> Iterator[bool]:
     """Whether a cell is ours, and not another process's; for as long as this one runs."""
-    with (FOLDER / f"{change}-{seed}.lock".replace(" ", "-")).open("w") as file:
+    with (FOLDER / f"{name}-{change}-{seed}.lock".replace(" ", "-")).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -255,11 +255,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if change not in known:
             parser.error(f"unknown change {change!r}: known are {', '.join(known)}")
         wanted.append((change, known[change], SEEDS[0]))
-    path = RESULTS / "ablation.jsonl"
+    path = RESULTS / f"ablation-{options.network}-{options.preset}.jsonl"
     for folder in (FOLDER, RESULTS):
         folder.mkdir(parents=True, exist_ok=True)
     for change, its, seed in wanted:
-        with claim(change, seed) as ours:
+        with claim(options.network, change, seed) as ours:
             if not ours or (change, seed) in {(cell.change, cell.seed) for cell in _done(path)}:
                 continue
             cell = train(options.network, change, its, seed, options.data, options.masks)

@@ -4,7 +4,7 @@ A network is trained without the last quarter of the ids of every series, which 
 hospital. It is then adapted on 50, 100, 200 and 400 images of that quarter, by patient, and scored
 on its other patients: three draws, four ways, as many steps for all. Images are parted as
 `make train INIT=…` would part them. Never looks at test. Every finished cell is a line in
-`docs/results/adaptation.jsonl`, and the base goes on where it was.
+`docs/results/adaptation-….jsonl`, and the base goes on where it was.
 """
 
 import argparse
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     home = np.setdiff1d([k for k, i in enumerate(dataset.images) if i.folder == "train"], away)
     base = train_base(options.network, options.preset, part_of(dataset, home))
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / "adaptation.jsonl"
+    path = RESULTS / f"adaptation-{options.network}-{options.preset}.jsonl"
     cells = [(AS_IT_IS, 0, number) for number in range(DRAWS)]
     cells += [(w, n, number) for number in range(DRAWS) for n in options.images for w in WAYS]
     for way, images, number in cells:

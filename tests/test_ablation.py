@@ -86,7 +86,7 @@ def test_cells_are_trained_once(
     )
     words = ["--data", str(images), "--network", "small", "--only", "no dropout"]
     ablation.main(words)
-    path = tmp_path / "docs/results/ablation.jsonl"
+    path = tmp_path / "docs/results/ablation-small-quick.jsonl"
     before = path.read_text()
     cells = [json.loads(line) for line in before.splitlines()]
     assert [(one["change"], one["seed"]) for one in cells] == [

@@ -61,12 +61,12 @@ def test_the_whole_of_it_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     words = ["--data", "images", "--network", "small", "--images", "20"]
     adaptation.main(words)
-    lines = (tmp_path / "docs/results/adaptation.jsonl").read_text()
+    lines = (tmp_path / "docs/results/adaptation-small-quick.jsonl").read_text()
     cells = [json.loads(line) for line in lines.splitlines()]
     assert [cell["way"] for cell in cells] == [adaptation.AS_IT_IS, *adaptation.WAYS]
     at_home = cells[0]["auc"]
     assert at_home > 0.9  # nothing differs elsewhere in these images
     assert cells[1]["auc"] > 0.9
     adaptation.main(words)
-    assert (tmp_path / "docs/results/adaptation.jsonl").read_text() == lines
+    assert (tmp_path / "docs/results/adaptation-small-quick.jsonl").read_text() == lines
     assert "| head only | 20 | 1 |" in (tmp_path / "docs/results/adaptation.md").read_text()

@@ -41,7 +41,11 @@ def convolve(
     dilation: tuple[int, int],
     groups: int,
 ) -> Tensor:
-    """`conv2d` of features (N, C, H, W) by another road, the same up to rounding."""
+    """`conv2d` of features (N, C, H, W) with a weight (O, C, h, w): (N, O, H', W'), up to rounding.
+
+    The windows as rows of a matrix: Chellapilla, Puri and Simard 2006, "High Performance
+    Convolutional Neural Networks for Document Processing".
+    """
     sides = weight.shape[2:]
     if groups != 1 or bias is not None:
         return F.conv2d(features, weight, bias, stride, padding, dilation, groups)
