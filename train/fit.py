@@ -19,12 +19,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from train import augment, calibrate, checkpoint, split
-from train.cam import capture
 from train.convolution import Matrices
 from train.data import Dataset
 from train.lungs import Lungs, Outside, evidence_outside, swap
 from train.networks import NETWORKS, Classifier, predict, resize
 from train.recipes import Recipe
+from train.replay import WithFeatures, graphed
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class _Run:
             use_buffers=True,
         )
         self.step = 0
-        self.losses: list[float] = []
+        self.losses: list[Tensor] = []  # on the device: to read one is to wait for it
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
         self.best_figures = (-math.inf, -math.inf)  # loss with its sign turned, AUC
@@ -141,6 +141,8 @@ class _Run:
 
         self.masks: Tensor | None = None
         self.outside: Outside | None = None
+        self.graph: WithFeatures | None = None
+        self.recorded: tuple[torch.Size, int] | None = None  # pixels' shape, stages that learned
 
     def use(self, lungs: Lungs) -> None:
         """Train with masks, of which only those of the part `fit` are ever looked at."""
@@ -175,7 +177,7 @@ class _Run:
             while self.step < (number + 1) * self.steps_an_epoch:
                 place = self.step % self.steps_an_epoch
                 batch = order[place * self.recipe.batch :][: self.recipe.batch]
-                self.losses.append(self._step(model, batch, phase.size))
+                self.losses.append(self._step(model, batch, phase.size, unfrozen))
                 self.step += 1
                 bar.update(self.recipe.batch)
                 if state is not None and time.monotonic() - saved > SAVE_EVERY:
@@ -214,7 +216,7 @@ class _Run:
             size=size,
             unfrozen=unfrozen,
             learning_rate=self.recipe_rate() * self._schedule(self.step - 1),
-            train_loss=float(np.mean(self.losses)),
+            train_loss=float(np.mean([float(loss) for loss in self.losses])),
             select_loss=select_loss,
             select_auc=select_auc,
             random_auc=random_auc,
@@ -251,7 +253,7 @@ class _Run:
 
     # --- one step
 
-    def _step(self, model: nn.Module, batch: Tensor, size: int) -> float:
+    def _step(self, model: nn.Module, batch: Tensor, size: int, unfrozen: int) -> Tensor:
         """One update from the rows of a batch, of which each rank takes its slice."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
         torch.manual_seed(self.seed * 1_000_003 + self.step)  # dropout
@@ -271,14 +273,14 @@ class _Run:
             group["lr"] = group["peak"] * self._schedule(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
-            with capture(self.network.activation) as features, convolution(self.device):
-                logits = model(pixels)
+            with convolution(self.device):
+                logits, features = self._answers(model, pixels, unfrozen)(pixels)
             loss = self._loss(logits, labels)
             if kept < 1:
                 loss = kept * loss + (1 - kept) * self._loss(logits, labels.roll(1))
         if lungs is not None and self.recipe.lung_penalty:
             weight = self.network.head.weight
-            decision = torch.einsum("c,nchw->nhw", weight[1] - weight[0], features.value.float())
+            decision = torch.einsum("c,nchw->nhw", weight[1] - weight[0], features.float())
             known = lungs.amax((1, 2)) > 0
             moved = augment.move(lungs, changes)
             if kept < 1:  # the lungs of both
@@ -291,7 +293,17 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update_parameters(self.network)
-        return float(loss.detach())
+        return loss.detach()
+
+    def _answers(self, model: nn.Module, pixels: Tensor, unfrozen: int) -> WithFeatures:
+        """The network as it answers such pixels: on one GPU as a graph of this shape."""
+        if self.device.type != "cuda" or self.ranks > 1:
+            return WithFeatures(self.network, model)
+        if self.graph is None or self.recorded != (pixels.shape, unfrozen):
+            self.graph = None  # its memory is free again
+            self.graph = graphed(self.network, pixels, self.half)
+            self.recorded = (pixels.shape, unfrozen)
+        return self.graph
 
     def _change_outside(
         self, pixels: Tensor, batch: Tensor, mine: slice, generator: torch.Generator
@@ -376,7 +388,7 @@ class _Run:
             path,
             {
                 "step": self.step,
-                "losses": self.losses,
+                "losses": [float(loss) for loss in self.losses],
                 "history": [asdict(epoch) for epoch in self.history],
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
@@ -395,7 +407,8 @@ class _Run:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step, self.losses = state["step"], state["losses"]
+        self.step = state["step"]
+        self.losses = [torch.tensor(loss) for loss in state["losses"]]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.best, self.best_figures = state["best"], state["best_figures"]
         self.waited = state["waited"]
