@@ -29,6 +29,9 @@ def graphed(network: Classifier, pixels: Tensor, half: torch.dtype | None) -> Wi
     What it answers is overwritten by its next answer. Of hundreds of small kernels a step, each
     costs a launch from Python otherwise (Nguyen et al. 2021, pytorch.org, "Accelerating PyTorch
     with CUDA Graphs").
+
+    Raises:
+        RuntimeError: the pixels are not on a CUDA GPU, or its memory does not hold the graphs.
     """
     seen = WithFeatures(network)
     before = [buffer.clone() for buffer in network.buffers()]  # BatchNorm's, moved by recording
