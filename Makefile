@@ -20,6 +20,7 @@ PRESET   ?=
 NETWORKS ?=
 VERSION  ?= 1.0
 SEED     ?= 0
+SPLIT_SEED ?=
 PATIENT  ?=
 ENGINE   ?=
 PRECISION ?=
@@ -44,7 +45,7 @@ option = $(if $(2),--$(1) "$(2)")
 
 help:  ## print this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= PATIENT= ENGINE= PRECISION= MASKS= TWINS= JUDGE= TRAIN_FLAGS= TUNE_FLAGS= AUTH= TLS= ADDRESS= REPLAY= SHADOW= WATCH=; see README.md'
+	@echo 'options: DATA= INIT= PRESET= NETWORKS= VERSION= SEED= SPLIT_SEED= PATIENT= ENGINE= PRECISION= MASKS= TWINS= JUDGE= TRAIN_FLAGS= TUNE_FLAGS= AUTH= TLS= ADDRESS= REPLAY= SHADOW= WATCH=; see README.md'
 
 setup: $(VENV)/.done  ## install the exact environment into .venv (the others do it by themselves)
 
@@ -62,8 +63,8 @@ data: setup  ## fetch Kaggle's chest X-rays into data/chest_xray
 train: setup  ## train both networks, judge them, cross-check their maps
 	@$(RUN) -m train train $(call option,data,$(DATA)) $(call option,init,$(INIT)) \
 	  $(call option,preset,$(PRESET)) $(call option,networks,$(NETWORKS)) \
-	  $(call option,seed,$(SEED)) $(call option,patient,$(PATIENT)) \
-	  $(call option,masks,$(MASKS)) --judge $(JUDGE) $(TRAIN_FLAGS)
+	  $(call option,seed,$(SEED)) $(call option,split-seed,$(SPLIT_SEED)) \
+	  $(call option,patient,$(PATIENT)) $(call option,masks,$(MASKS)) --judge $(JUDGE) $(TRAIN_FLAGS)
 
 evaluate: setup  ## judge the last run again
 	@$(RUN) -m train evaluate --judge $(JUDGE) $(call option,twins,$(TWINS))

@@ -10,7 +10,7 @@ import torch
 from benchmarks import ablation
 from benchmarks.ablation import AS_IT_IS, Cell
 from tests.small import RECIPE, small_network
-from train import data, recipes
+from train import checkpoint, data, recipes
 from train.recipes import Phase
 
 
@@ -42,15 +42,27 @@ def test_a_change_counts_beyond_twice_the_spread() -> None:
         "not under stress": "no", "by loss": "yes",
     }  # fmt: skip
     row = ablation.worth([*base, cell("better", 0.921)])[1]
-    assert row[1] == "+0.0210"
+    assert row[:3] == ["better", "1", "+0.0210"]
 
 
-def test_every_change_changes_one_thing() -> None:
-    recipe = recipes.legs("quick", "resnet50")[0]
-    found = ablation.changes(recipe)
-    assert found.pop(ablation.STRETCHED) == recipe  # its network is another
-    assert all(changed != recipe for changed in found.values())
+def test_a_change_with_several_seeds_is_their_mean() -> None:
+    cells = [*BASE, cell("change", 0.91, 0), cell("other", 0.9), cell("change", 0.95, 1)]
+    rows = {row[0]: row for row in ablation.worth(cells)}
+    assert rows["change"][:3] == ["change", "2", "+0.0300"]  # .93 less .90, three spreads
+    assert rows["change"][-1] == "yes"
+    assert rows[AS_IT_IS][:3] == [AS_IT_IS, "3", "0.9000 ± 0.0100"]
+
+
+@pytest.mark.parametrize(("preset", "network"), [("quick", "resnet50"), ("full", "resnet50")])
+def test_every_change_changes_every_leg(preset: str, network: str) -> None:
+    legs = recipes.legs(preset, network)
+    found = ablation.changes(legs)
+    assert found.pop(ablation.STRETCHED) == legs  # its network is another
     assert len(set(found.values())) == len(found)
+    assert ("shorter" in found) == (preset == "full")
+    found.pop("shorter", None)
+    for changed in found.values():
+        assert all(a != b for a, b in zip(changed, legs, strict=False))
 
 
 def test_stretched_grey_has_its_percentiles_at_black_and_white() -> None:
@@ -92,9 +104,17 @@ def test_cells_are_trained_once(
     assert [(one["change"], one["seed"]) for one in cells] == [
         (AS_IT_IS, 0), (AS_IT_IS, 1), (AS_IT_IS, 2), ("no dropout", 0),
     ]  # fmt: skip
+    assert [one["agreement"] is None for one in cells] == [True, False, False, False]
+    folder = tmp_path / "runs/ablation/small-quick"
+    assert not (folder / "no-dropout-0").exists()  # its weights are not wanted
+    ablation.main([*words, "--seeds", "0", "1", "--keep"])
+    after = path.read_text()
+    assert after.startswith(before)
+    assert json.loads(after.splitlines()[-1])["seed"] == 1
+    assert checkpoint.read_card(folder / "no-dropout-1")["training"]["seed"] == 1
     monkeypatch.setattr(ablation, "train", None)  # nothing is left to do
     ablation.main(words)
-    assert path.read_text() == before
-    assert "| no dropout |" in (tmp_path / "docs/results/ablation.md").read_text()
+    assert path.read_text() == after
+    assert "| no dropout | 2 |" in path.with_suffix(".md").read_text()
     with pytest.raises(SystemExit):
         ablation.main([*words, "no such change"])

@@ -25,7 +25,7 @@ from train.networks import NETWORKS, build, initialise, predict
 from train.options import Options
 from train.publish import PublishError
 from train.recipes import Phase
-from train.trained import networks_of
+from train.trained import networks_of, published_networks
 
 QUICK = replace(RECIPE, phases=(Phase(32, 3),), dilated=True)
 
@@ -49,6 +49,22 @@ def train_small(images: Path, **options: object) -> Path:
     folder = run.train(chosen)
     evaluate.evaluate(folder)
     return folder
+
+
+def test_another_seed_on_the_same_parts(trained: Path, images: Path) -> None:
+    other = train_small(images, seed=1, split_seed=0)
+    assert other.name == f"{trained.name[: -len('seed0')]}seed1-split0"
+    assert (other / "split.csv").read_text() == (trained / "split.csv").read_text()
+    first, second = (networks_of(folder)[0] for folder in (trained, other))
+    assert first.dataset.parts == second.dataset.parts
+    assert first.card["weights_sha256"] != second.card["weights_sha256"]
+    report = (other / "report/report.md").read_text()
+    assert "| seed | 1; of the split 0 |" in report
+    publish.publish(other, project=other.parent.parent)
+    published = published_networks(images, None, other.parent.parent / checkpoint.PUBLISHED)
+    assert published[0].dataset.parts == first.dataset.parts
+    reparted = train_small(images, seed=1)
+    assert networks_of(reparted)[0].dataset.parts != first.dataset.parts
 
 
 def test_a_run_leaves_everything(trained: Path) -> None:

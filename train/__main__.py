@@ -85,6 +85,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
         "--networks", type=_network_names, default=tuple(NETWORKS), help="which, in quotes"
     )
     parser.add_argument("--seed", type=int, default=0, help="of split, start and training")
+    parser.add_argument("--split-seed", type=int, help="of the split, where it is another")
     parser.add_argument("--patient", help="regex on the file's name, or table.csv:column")
     parser.add_argument(
         "--masks", type=Path, help="lungs of training images: folder/<class>/<image's name>.png"
@@ -124,6 +125,7 @@ def _train(parsed: argparse.Namespace) -> None:
         preset=parsed.preset,
         networks=parsed.networks,
         seed=parsed.seed,
+        split_seed=parsed.split_seed,
         patient=parsed.patient,
         masks=parsed.masks,
         skip_broken=parsed.skip_broken,

@@ -22,7 +22,7 @@ def first(
 ) -> Card:
     """The card of a network that is trained and not yet judged.
 
-    `training` holds the seed, the preset and where the first weights came from.
+    `training` holds the seeds, the preset and where the first weights came from.
     """
     recipe = legs[-1]  # at whose size the network serves
     blank = torch.zeros(1, recipe.size, recipe.size, dtype=torch.uint8)
@@ -59,6 +59,12 @@ def warnings(dataset: str, preset: str) -> list[str]:
     if preset == "tiny":
         said.append("trained for seconds (PRESET=tiny): of no use")
     return said
+
+
+def split_seed(card: Card) -> int:
+    """The seed that parted the images; older cards have one for that and for the training."""
+    trained = card["training"]
+    return int(trained.get("split_seed", trained["seed"]))
 
 
 def raw_bias(card: Card) -> list[float]:

@@ -26,6 +26,7 @@ from train import (
     together,
 )
 from train.cam import explain
+from train.card import split_seed
 from train.checkpoint import Card
 from train.crosscheck import Check
 from train.data import Dataset
@@ -246,13 +247,25 @@ def _augmented(dataset: Dataset, folder: Path) -> Path:
     return figures.augmented(pixels, "augmented training images", folder / "augmented.png")
 
 
+def _seeds(cards: list[Card]) -> str:
+    """The networks' seeds, once where they have the same; and that of the split, if another."""
+    each = [str(card["training"]["seed"]) for card in cards]
+    said = each[0]
+    if len(set(each)) > 1:
+        said = ", ".join(
+            f"{card['network']} {seed}" for card, seed in zip(cards, each, strict=True)
+        )
+    parted = str(split_seed(cards[0]))
+    return said if {parted} == set(each) else f"{said}; of the split {parted}"
+
+
 def _about(run: Path, cards: list[Card]) -> dict[str, Any]:
     training = cards[0]["training"]
     return {
         "run": run.resolve().name,
         "data": f"{training['data']['name']} (sha256 {training['data']['sha256'][:12]})",
         "preset": training["preset"],
-        "seed": training["seed"],
+        "seed": _seeds(cards),
         "start": ", ".join(f"{card['network']} {card['training']['init']}" for card in cards),
         "image size": ", ".join(f"{c['network']} {c['input']['size']} px" for c in cards),
         "map": ", ".join(f"{c['network']} {c['map']['rows']}×{c['map']['columns']}" for c in cards),

@@ -20,6 +20,7 @@ from handlers import engine
 from handlers.pixels import decode
 from train import checkpoint, data, novelty, phantoms, quantise
 from train.cam import explain
+from train.card import split_seed
 from train.checkpoint import Card
 from train.data import Dataset
 from train.export import difference, export, export_program, verify
@@ -208,7 +209,7 @@ def _gate(
 def _training_data(weights: Path, card: Card, root: Path | None) -> Dataset:
     """What a network was trained on: in the named folder, else where its run found it."""
     trained = card["training"]
-    facts: dict[str, Any] = {"seed": trained["seed"], "patient": None, "skip_broken": False}
+    facts: dict[str, Any] = {"patient": None, "skip_broken": False}
     run = weights.parent / RUN
     if run.is_file():
         facts |= json.loads(run.read_text())
@@ -218,8 +219,8 @@ def _training_data(weights: Path, card: Card, root: Path | None) -> Dataset:
             f"less than {F32} is judged on what {card['network']} was trained on, "
             f"{trained['data']['name']}: name it with DATA=folder"
         )
-    options = {key: facts[key] for key in ("seed", "patient", "skip_broken")}
-    dataset = data.load(root, card["input"]["size"], **options)
+    options = {key: facts[key] for key in ("patient", "skip_broken")}
+    dataset = data.load(root, card["input"]["size"], seed=split_seed(card), **options)
     if dataset.sha256 != trained["data"]["sha256"]:
         raise ArchiveError(
             f"{root} is not what {card['network']} was trained on "

@@ -25,6 +25,7 @@ class Options:
     preset: str | None = None
     networks: tuple[str, ...] = tuple(NETWORKS)
     seed: int = 0
+    split_seed: int | None = None  # None: that of start and training
     patient: str | None = None
     masks: Path | None = None
     skip_broken: bool = False
@@ -36,6 +37,11 @@ class Options:
             architecture(network)
         if self.preset is not None and self.preset not in PRESETS:
             raise ValueError(f"unknown preset {self.preset!r}: known are {', '.join(PRESETS)}")
+
+    @property
+    def split_by(self) -> int:
+        """The seed that parts the images."""
+        return self.seed if self.split_seed is None else self.split_seed
 
 
 def data_folder(data: Path | None) -> Path:

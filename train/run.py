@@ -76,7 +76,7 @@ def train(options: Options, rank: int = 0) -> Path:
         root = data_folder(options.data)
         datasets = {size: load(options, root, size) for size in sizes}
     dataset = next(iter(datasets.values()))
-    folder = options.runs / f"{dataset.name}-{chosen}-seed{options.seed}"
+    folder = options.runs / f"{dataset.name}-{chosen}-{_seeds(options)}"
     if rank == 0:
         _write_down(folder, dataset, options, root, chosen)
     for name, how in recipes.items():
@@ -92,10 +92,17 @@ def train(options: Options, rank: int = 0) -> Path:
     return folder
 
 
+def _seeds(options: Options) -> str:
+    """For a folder's name; that of the split where it is another."""
+    if options.split_by == options.seed:
+        return f"seed{options.seed}"
+    return f"seed{options.seed}-split{options.split_by}"
+
+
 def load(options: Options, root: Path, size: int) -> Dataset:
     """The data set as the options ask for it."""
     return data.load(
-        root, size, seed=options.seed, patient=options.patient, skip_broken=options.skip_broken
+        root, size, seed=options.split_by, patient=options.patient, skip_broken=options.skip_broken
     )
 
 
@@ -117,6 +124,7 @@ def _write_down(folder: Path, dataset: Dataset, options: Options, root: Path, ch
         "data": str(root.resolve()),
         "preset": chosen,
         "seed": options.seed,
+        "split_seed": options.split_by,
         "patient": options.patient,
         "masks": str(options.masks.resolve()) if options.masks else None,
         "skip_broken": options.skip_broken,
@@ -152,6 +160,8 @@ class Training:
             "seed": self.options.seed,
             "init": self.options.init,
         }
+        if self.options.split_by != self.options.seed:
+            identity["split_seed"] = self.options.split_by
         if self.masks is not None:
             identity["lungs"] = self.masks.sha256
         text = json.dumps(identity, indent=2) + "\n"
@@ -256,6 +266,7 @@ class Training:
         checkpoint.write_text(self.folder / HISTORY, json.dumps(records, indent=1) + "\n")
         training: dict[str, Any] = {
             "seed": self.options.seed,
+            "split_seed": self.options.split_by,
             "init": came_from,
             "preset": self.preset,
         }

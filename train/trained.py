@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from train import checkpoint, data
+from train.card import split_seed
 from train.checkpoint import Card
 from train.data import Dataset
 from train.lungs import Lungs
@@ -47,7 +48,7 @@ def networks_of(run: Path) -> list[Trained]:
             datasets[size] = data.load(
                 Path(facts["data"]),
                 size,
-                seed=facts["seed"],
+                seed=facts.get("split_seed", facts["seed"]),  # older runs have one for both
                 patient=facts["patient"],
                 skip_broken=facts["skip_broken"],
             )
@@ -70,7 +71,7 @@ def published_networks(root: Path, masks: Path | None, folder: Path) -> list[Tra
     found = []
     for file in files:
         card = checkpoint.read_card(file)
-        dataset = load(card["input"]["size"], card["training"]["seed"])
+        dataset = load(card["input"]["size"], split_seed(card))
         found.append(_trained(file, masks, dataset))
     return found
 
