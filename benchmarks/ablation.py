@@ -38,6 +38,14 @@ SEEDS = (0, 1, 2)
 SPLIT_SEED = 0  # the same images for all
 AS_IT_IS = "as it is"
 STRETCHED = "grey stretched to its 1st and 99th percentile"
+# The best of twelve trials (docs/log.md).
+TUNED = {
+    "learning_rate": 0.001243,
+    "weight_decay": 0.09347,
+    "dropout": 0.3014,
+    "label_smoothing": 0.06539,
+    "strength": 0.9084,
+}
 FOLDER, RESULTS = Path("runs/ablation"), Path("docs/results")
 
 log = logging.getLogger("train")
@@ -46,7 +54,7 @@ log = logging.getLogger("train")
 def changes(legs: Legs) -> dict[str, Legs]:
     """The recipe with one thing changed in all its legs, by what it is.
 
-    That of a full training, of several legs, also gets shorter.
+    That of a full training, of several legs, also gets shorter; any other as `make tune` found it.
     """
 
     def each(change: Callable[[Recipe], Recipe]) -> Legs:
@@ -80,8 +88,10 @@ def changes(legs: Legs) -> dict[str, Legs]:
         "a third larger": each(larger),
     }
     if len(legs) > 1:
-        found["shorter"] = SHORTER
-    return found
+        return {**found, "shorter": SHORTER}
+    from train.tune import changed  # optuna is not everywhere where a full recipe is run
+
+    return {**found, "as tuned": each(lambda leg: changed(leg, TUNED))}
 
 
 def stretch_grey(_network: Classifier, inputs: tuple[Tensor]) -> Tensor:
