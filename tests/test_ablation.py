@@ -112,6 +112,14 @@ def test_cells_are_trained_once(
     assert after.startswith(before)
     assert json.loads(after.splitlines()[-1])["seed"] == 1
     assert checkpoint.read_card(folder / "no-dropout-1")["training"]["seed"] == 1
+    grey = ["--only", ablation.STRETCHED, "--keep"]
+    ablation.main([*words[:4], *grey])
+    plain = checkpoint.read_weights(folder / "first.safetensors")["head.weight"]
+    weights = folder / f"{ablation.STRETCHED}-0".replace(" ", "-") / checkpoint.WEIGHTS
+    stretched = checkpoint.read_weights(weights)["head.weight"]  # same recipe, same seed
+    assert not torch.equal(plain, stretched)
+    after = path.read_text()
+    assert json.loads(after.splitlines()[-1])["change"] == ablation.STRETCHED
     monkeypatch.setattr(ablation, "train", None)  # nothing is left to do
     ablation.main(words)
     assert path.read_text() == after
