@@ -31,7 +31,7 @@ from train.judge import judge_fitted
 from train.lungs import Lungs
 from train.networks import NETWORKS, Classifier, build
 from train.options import Options, device
-from train.recipes import PRESETS, SHORTER, Legs, Phase, Recipe, legs
+from train.recipes import PRESETS, Legs, Phase, Recipe, legs
 from train.run import Training, masks_of
 
 SEEDS = (0, 1, 2)
@@ -52,9 +52,9 @@ log = logging.getLogger("train")
 
 
 def changes(legs: Legs) -> dict[str, Legs]:
-    """The recipe with one thing changed in all its legs, by what it is.
+    """Variants of the recipe, by name: each changes one setting in every leg.
 
-    That of a full training, of several legs, also gets shorter; any other as `make tune` found it.
+    A recipe of one leg also gets the settings that `make tune` found.
     """
 
     def each(change: Callable[[Recipe], Recipe]) -> Legs:
@@ -73,7 +73,7 @@ def changes(legs: Legs) -> dict[str, Legs]:
         phases = tuple(Phase(round(phase.size * 4 / 3), phase.epochs) for phase in leg.phases)
         return replace(leg, phases=phases)
 
-    found = {
+    variants = {
         "no average of the weights": with_(average=0.0),
         "no label smoothing": with_(label_smoothing=0.0),
         "no dropout": with_(dropout=0.0),
@@ -88,10 +88,10 @@ def changes(legs: Legs) -> dict[str, Legs]:
         "a third larger": each(larger),
     }
     if len(legs) > 1:
-        return {**found, "shorter": SHORTER}
+        return variants
     from train.tune import changed  # optuna is not everywhere where a full recipe is run
 
-    return {**found, "as tuned": each(lambda leg: changed(leg, TUNED))}
+    return {**variants, "as tuned": each(lambda leg: changed(leg, TUNED))}
 
 
 def stretch_grey(_network: Classifier, inputs: tuple[Tensor]) -> Tensor:

@@ -79,12 +79,6 @@ _SECOND = replace(_FIRST, phases=(Phase(128, 8),), learning_rate=7e-4)
 _THIRD = replace(_FIRST, phases=(Phase(160, 6), Phase(192, 8)), learning_rate=5e-4)
 _FOURTH = replace(_THIRD, phases=(Phase(192, 12),))
 _FULL = (_FIRST, _SECOND, _THIRD, _FOURTH)
-# What ResNet50 was published with before: two fifths of the work (docs/log.md).
-SHORTER = (
-    _FIRST,
-    replace(_SECOND, phases=(Phase(128, 6),)),
-    replace(_THIRD, phases=(Phase(160, 3), Phase(192, 4))),
-)
 
 PRESETS: dict[str, dict[str, Legs]] = {
     # Seconds: shows that every step works, and nothing else.
