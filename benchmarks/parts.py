@@ -83,10 +83,9 @@ def _line(found: Mapping[str, Any]) -> str:
 def warm(server: Server, network: str, bench: Bench) -> None:
     """Every image once, whose answers tell the labels; then all clients for two seconds."""
     target, verifier = server.target(bench.images, network), server.verifier(network)
-    verifier.check(load.each_once(target).answers, OVERLAY)
-    known = [verifier.labels[image] for image in range(len(bench.images))]
-    bench.labels.setdefault(network, {})[server.name] = known
-    verifier.check(load.run(target, MOST, WARM_UP).answers, OVERLAY)
+    load.warm(target, verifier, MOST, WARM_UP)
+    labels = [verifier.labels[image] for image in range(len(bench.images))]
+    bench.labels.setdefault(network, {})[server.name] = labels
 
 
 def asking(

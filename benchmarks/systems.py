@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,18 +90,28 @@ def free_ports(names: Sequence[str]) -> dict[str, int]:
 
 
 @contextmanager
-def ours(name: str, packed: Sequence[Path]) -> Iterator[Server]:
-    """Our server of these archives, with its own store and state in a temporary folder."""
+def ours(
+    name: str,
+    packed: Sequence[Path],
+    changes: Mapping[str, str] | None = None,
+    config: Path = ROOT / "config.properties",
+) -> Iterator[Server]:
+    """Our server of these archives, with its own store and state in a temporary folder.
+
+    `changes` are put over the settings of the file `config`.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        store, state = folder / "store", folder / "state"
+        store, state, changed = folder / "store", folder / "state", folder / "config.properties"
+        values = {**settings.read(config, {}), **(changes or {})}
+        changed.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
         store.mkdir()
         for path in packed:
             archive = archives.read(path)
             shutil.copy(path, store / f"{archive.network}-{archive.version}.mar")
         options = serve.Options(
             model_store=store,
-            config=ROOT / "config.properties",
+            config=changed,
             log_config=ROOT / "deploy" / "log4j2.xml",
             state=state,
             data=folder,
