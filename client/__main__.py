@@ -15,7 +15,6 @@ from client import (
     serve,
     server,
     settings,
-    shadow,
     tokens,
     versions,
 )
@@ -31,6 +30,10 @@ ERRORS = (
     gate.GateError,
 )
 NO_SERVER = 2
+SHADOWING_ENDED = (
+    "shadowing has ended: judge the version on your images with --replay FOLDER (make: "
+    "REPLAY=folder) and under traffic with --watch SECONDS (make: WATCH=seconds)"
+)
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -72,12 +75,7 @@ def parser() -> argparse.ArgumentParser:
         default=Path("deploy/gate.toml"),
         help="what it may lose (%(default)s)",
     )
-    promote.add_argument(
-        "--shadow",
-        type=float,
-        default=0.0,
-        help="seconds for which live requests are copied to it first, with --replay",
-    )
+    promote.add_argument("--shadow", help="no longer available: use --replay and --watch")
     promote.add_argument("--watch", type=float, default=0.0, help="seconds of traffic afterwards")
     retire = add("retire", _retire, "take a version off once its last answer is out")
     retire.add_argument("network")
@@ -221,6 +219,8 @@ def _register(options: argparse.Namespace) -> int:
 
 
 def _promote(options: argparse.Namespace) -> int:
+    if options.shadow is not None:
+        raise gate.GateError(SHADOWING_ENDED)
     history = versions.promote(
         _management(options), options.state, options.network, options.version, _gate(options)
     )
@@ -241,8 +241,6 @@ def _gate(options: argparse.Namespace) -> versions.Gate | None:
         inference=running.inference_at,
         metrics=f"http://127.0.0.1:{running.ports['metrics']}",
         watch=options.watch,
-        shadow=options.shadow,
-        shadows=options.state / shadow.FOLDER,
         reports=options.state / "promotions",
     )
 

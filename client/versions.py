@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import api, gate, predict, shadow, watch
+from client import api, gate, predict, watch
 from client import state as states
 from client.api import Version
 
@@ -28,7 +28,7 @@ def table(versions: list[Version]) -> str:
 
 @dataclass(frozen=True)
 class Gate:
-    """How a promotion is judged: by live requests and a replay set before, by traffic after."""
+    """How a promotion is judged: by a replay set before, by traffic after."""
 
     replay: Path
     limits: gate.Limits
@@ -36,8 +36,6 @@ class Gate:
     metrics: str
     watch: float = 0.0  # seconds
     reports: Path = Path(".server/promotions")
-    shadows: Path = Path(".server") / shadow.FOLDER
-    shadow: float = 0.0  # seconds
 
 
 def promote(
@@ -59,20 +57,13 @@ def promote(
             return _switch(management, state, network, [*history, version])
         _there(management, network, version)
         versions = (before, version)
-        live, compared = [], None
-        if judge.shadow:
-            compared = shadow.compare(
-                judge.shadows, network, versions, judge.inference, judge.shadow
-            )
-            live = shadow.checks(compared, judge.limits)
         question = predict.Question(judge.inference, network)
         answers = gate.replay(judge.replay, question, versions)
         found, checks = gate.check(answers[before], answers[version], versions, judge.limits)
-        checks += live
         missed = [one.name for one in checks if not one.passed]
 
         def report(outcome: str) -> str:
-            path = gate.write(judge.reports, network, found, checks, outcome, compared)
+            path = gate.write(judge.reports, network, found, checks, outcome)
             return f"{outcome}: {path}"
 
         if missed:

@@ -23,7 +23,6 @@ from handlers.meter import Meter
 from handlers.question import ask
 from handlers.request import Request, timed
 from handlers.response import JSON, PNG, Reply
-from handlers.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,6 @@ class Classifier:
         self._size: int = self._card["input"]["size"]
         self._policy = _policy(self._card)
         self._meter = Meter(self._card)
-        self._shadow = Shadow(self._card)
         self._threads = ThreadPoolExecutor(engine.cores(), "images")
         self._network = Lock()  # an explanation, in a thread of its own, runs it again
         cards = ensemble.members(self._card)
@@ -77,7 +75,6 @@ class Classifier:
             results = self._run([request.image.pixels for request in waiting if request.image])
         self._each(self._answer, waiting, results)
         self._meter.count(requests, context.metrics)
-        self._shadow.copy(requests)
         return [_send(request, context, self._card, len(data)) for request in requests]
 
     def _each(self, step: Callable[..., None], requests: Sequence[Request], *more: Any) -> None:

@@ -2,6 +2,7 @@ import http.server
 import json
 import os
 import socket
+import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -327,6 +328,27 @@ def test_without_a_server_the_remedy_is_named(
     assert main(["promote", "resnet50", "2.0", "--management", address, *state]) == 2
     assert main(["register", str(image), *state]) == 2
     assert main(["stop", *state]) == 0
+
+
+def test_shadowing_has_ended_and_names_what_replaces_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state"
+    promote = ["promote", "resnet50", "2.0", "--state", str(state), "--shadow", "60"]
+    for words in ([], ["--replay", str(tmp_path), "--watch", "60"]):
+        assert main([*promote, *words]) == 1  # not 2: no server was looked for
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        (line,) = printed.err.splitlines()
+        assert line.startswith("error: shadowing has ended")
+        for name in ("--replay", "REPLAY=folder", "--watch", "WATCH=seconds"):
+            assert name in line
+    assert not state.exists()
+
+
+def test_the_make_line_still_passes_shadow_on() -> None:
+    dry = ["make", "--dry-run", "promote", "SHADOW=60"]
+    assert '--shadow "60"' in subprocess.check_output(dry, cwd=CONFIG.parent, text=True)
 
 
 def test_nothing_to_ask_is_an_error(tmp_path: Path) -> None:

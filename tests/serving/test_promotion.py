@@ -1,7 +1,6 @@
 """Promotion through the gate, switching back, and retirement, on a real server under load."""
 
 import json
-import math
 import threading
 import time
 import zipfile
@@ -113,44 +112,6 @@ def test_what_is_worse_is_refused_under_load(place: Place, replay: Path) -> None
     assert default(place) == "1.0"
     check_each(answers)
     assert {answer.json()["version"] for answer in answers} == {"1.0"}
-
-
-def test_live_requests_are_compared_first(place: Place, replay: Path) -> None:
-    options = ("--replay", replay, "--shadow", "3")
-    quiet = client("promote", place, "resnet50", "2.0", *options)
-    assert quiet.returncode == 1
-    assert "resnet50 was asked nothing in 3 s" in quiet.stderr
-    with load(place) as answers:
-        done = client("promote", place, "resnet50", "2.0", *options)
-        time.sleep(1)
-    assert done.returncode == 0, done.stdout + done.stderr
-    check_each(answers)
-    report = max((place.state / "promotions").glob("resnet50-2.0-*.json"))
-    said = json.loads(report.read_text())["live"]
-    assert said["requests"] > 20
-    assert (said["changed_labels"], said["errors"]) == (0.0, 0)
-    positive = [1 / (1 + math.exp(-2 * logit(60, BIASES[v]))) for v in ("1.0", "2.0")]
-    assert said["difference"] == pytest.approx(positive[1] - positive[0], abs=1e-6)
-    assert "live requests were copied to 2.0" in report.with_suffix(".md").read_text()
-    assert not list((place.state / "shadow").iterdir())  # neither order nor answers stay
-    assert client("rollback", place, "resnet50").returncode == 0
-
-
-def test_live_answers_refuse_what_replay_lets_pass(place: Place, replay: Path) -> None:
-    """3.0 calls grey 60 sick, which is asked all the time."""
-    limits = place.store.parent / "limits.toml"
-    limits.write_text(
-        "auc = 1\nsensitivity = 1\nspecificity = 1\nchanged_labels = 0.9\nreview = 1\n"
-        "latency = 100\nerrors = 0\n"
-    )
-    with load(place):
-        done = client(
-            "promote", place, "resnet50", "3.0", "--replay", replay, "--shadow", "2",
-            "--limits", limits,
-        )  # fmt: skip
-    assert done.returncode == 1
-    assert "Refused for shadow changed_labels" in done.stderr
-    assert default(place) == "1.0"
 
 
 def test_errors_after_the_switch_switch_back(place: Place, replay: Path) -> None:
