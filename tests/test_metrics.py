@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import beta
 from sklearn.metrics import roc_auc_score
 
 from train import calibrate
@@ -7,7 +8,6 @@ from train.metrics import (
     aucs,
     bootstrap,
     calibration_error,
-    clopper_pearson,
     intervals,
     judge,
     per_thousand,
@@ -63,7 +63,8 @@ def test_recall_by_series() -> None:
         "bacteria": (1.0, 2),
         "virus": (0.5, 2),
     }
-    assert found["bacteria"].interval == clopper_pearson(2, 2)
+    # All of n: from the nth root of .025 up.
+    assert found["bacteria"].interval == (pytest.approx(0.025 ** (1 / 2), abs=1e-12), 1.0)
     assert not judge(LABELS, SCORES, PATIENTS, 0.5, np.array(["x"] * 8)).recall_by_series
 
 
@@ -71,11 +72,39 @@ def test_the_threshold_itself_is_positive() -> None:
     assert judge(LABELS, SCORES, PATIENTS, threshold=0.6).confusion == [[3, 1], [1, 3]]
 
 
-def test_clopper_pearson_against_known_values() -> None:
-    low, high = clopper_pearson(15, 16)
-    assert (low, high) == (pytest.approx(0.6977, abs=1e-4), pytest.approx(0.9984, abs=1e-4))
-    assert clopper_pearson(0, 10) == (0.0, pytest.approx(0.3085, abs=1e-4))
-    assert clopper_pearson(10, 10) == (pytest.approx(0.6915, abs=1e-4), 1.0)
+@pytest.mark.parametrize(
+    ("hits", "images", "low", "high"),
+    [(15, 16, 0.6977, 0.9984), (0, 10, 0.0, 0.3085), (10, 10, 0.6915, 1.0)],
+)
+def test_exact_intervals_against_known_values(
+    hits: int, images: int, low: float, high: float
+) -> None:
+    labels = np.repeat([1, 0], images)
+    scores = (np.arange(2 * images) % images < hits).astype(float)
+    few = np.repeat("p", 2 * images)  # one patient: no bootstrap
+    found = intervals(labels, scores, few, 0.5)
+    assert found["sensitivity"] == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    # A healthy image is right where it is not found.
+    assert found["specificity"] == (
+        pytest.approx(1 - high, abs=1e-4),
+        pytest.approx(1 - low, abs=1e-4),
+    )
+
+
+def test_exact_intervals_are_quantiles_of_the_beta_distribution() -> None:
+    """Clopper and Pearson's interval in closed form."""
+    for images in (1, 7, 390):
+        for hits in {1, images // 3, images - 1, images} - {0}:
+            labels, scores = np.ones(images, int), (np.arange(images) < hits).astype(float)
+            labels, scores = np.append(labels, 0), np.append(scores, 0.0)
+            few = np.repeat("p", images + 1)
+            low, high = intervals(labels, scores, few, 0.5)["sensitivity"]
+            assert low == pytest.approx(beta.ppf(0.025, hits, images - hits + 1), abs=1e-12)
+            if hits < images:
+                above = beta.ppf(0.975, hits + 1, images - hits)
+                assert high == pytest.approx(above, abs=1e-12)
+            bound = calibrate._lower_bound(hits, images)
+            assert bound == pytest.approx(beta.ppf(0.05, hits, images - hits + 1), abs=1e-12)
 
 
 def test_bootstrap_draws_whole_patients_by_class() -> None:
@@ -120,7 +149,7 @@ def test_a_proportion_of_one_has_an_interval() -> None:
     labels = np.repeat([0, 1], 50)
     patients = np.array([f"p{n}" for n in range(100)])
     found = intervals(labels, labels.astype(float), patients, 0.5, draws=50)
-    assert found["sensitivity"] == clopper_pearson(50, 50)
+    assert found["sensitivity"] == (pytest.approx(0.025 ** (1 / 50), abs=1e-12), 1.0)
 
 
 def test_temperature_and_offset_are_found_again() -> None:

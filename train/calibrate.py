@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit
+from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
-from train.metrics import Labels, Scores, clopper_pearson
+from train.metrics import CONFIDENCE, Labels, Scores
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +82,9 @@ def operating_points(labels: Labels, scores: Scores) -> dict[str, OperatingPoint
         for t, s, f in zip(thresholds, sensitivity, false_alarms, strict=True)
     ]  # from the highest threshold down
     found = {DEFAULT: max(points, key=lambda point: point.sensitivity + point.specificity)}
-    for point in points:
-        if _surely(point.sensitivity, sick) >= SCREENING_SENSITIVITY:
+    # A bound lies below its sensitivity, so lower ones need none.
+    for point in (point for point in points if point.sensitivity >= SCREENING_SENSITIVITY):
+        if _lower_bound(round(point.sensitivity * sick), sick) >= SCREENING_SENSITIVITY:
             found["screening"] = point
             break
     else:
@@ -97,6 +99,7 @@ def operating_points(labels: Labels, scores: Scores) -> dict[str, OperatingPoint
     return found
 
 
-def _surely(sensitivity: float, sick: int) -> float:
-    """The one-sided 95% lower bound of a sensitivity seen on so many images."""
-    return clopper_pearson(round(sensitivity * sick), sick, confidence=0.90)[0]
+def _lower_bound(hits: int, sick: int) -> float:
+    """The one-sided 95% lower bound of the sensitivity, where `hits` of `sick` images are found."""
+    test = binomtest(hits, sick, alternative="greater")
+    return float(test.proportion_ci(CONFIDENCE, method="exact").low)

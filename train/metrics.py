@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
+from scipy.stats import binomtest
 from sklearn.metrics import (
     brier_score_loss,
     confusion_matrix,
@@ -174,7 +174,7 @@ def _recalls(
     for name in names if len(names) > 1 else []:
         chosen = (labels == 1) & (series == name)
         right = predicted[chosen] == 1
-        interval = clopper_pearson(int(right.sum()), len(right))
+        interval = _exact(right)
         if len(set(patients[chosen])) >= FEW and 0 < right.mean() < 1:
             times = bootstrap(labels[chosen], patients[chosen], DRAWS)
             low, high = np.percentile(_share(times, right), TAILS)
@@ -193,9 +193,9 @@ def intervals(
     """95% intervals of accuracy, sensitivity, specificity and, with 30 patients or more, AUC."""
     right = (scores >= threshold) == (labels == 1)
     exact = {
-        "accuracy": clopper_pearson(int(right.sum()), len(right)),
-        "sensitivity": clopper_pearson(int(right[labels == 1].sum()), int((labels == 1).sum())),
-        "specificity": clopper_pearson(int(right[labels == 0].sum()), int((labels == 0).sum())),
+        "accuracy": _exact(right),
+        "sensitivity": _exact(right[labels == 1]),
+        "specificity": _exact(right[labels == 0]),
     }
     if len(set(patients)) < FEW:
         return exact
@@ -231,6 +231,12 @@ def bootstrap(
     return times
 
 
+def _exact(right: npt.NDArray[np.bool_]) -> Interval:
+    """The exact binomial interval (Clopper and Pearson 1934) of the share of `right` (N,)."""
+    interval = binomtest(int(right.sum()), len(right)).proportion_ci(CONFIDENCE, method="exact")
+    return float(interval.low), float(interval.high)
+
+
 def _share(times: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> Scores:
     shares: Scores = (times @ right) / times.sum(1)
     return shares
@@ -247,11 +253,3 @@ def aucs(labels: Labels, scores: Scores, times: npt.NDArray[np.float64]) -> Scor
     pairs = weights[0].sum(1) * weights[1].sum(1)
     found: Scores = ((weights[0] @ ordered) * weights[1]).sum(1) / pairs
     return found
-
-
-def clopper_pearson(hits: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
-    """The exact two-sided binomial interval of a proportion (Clopper and Pearson 1934)."""
-    tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, hits, trials - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
-    return low, high
