@@ -3,9 +3,9 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
+import arguments
 from client import (
     api,
     archives,
@@ -94,62 +94,34 @@ def _url(text: str) -> str:
 
 
 def _serve_options(verb: argparse.ArgumentParser) -> None:
-    default = serve.Options()
-    verb.add_argument("--networks", nargs="+", help="networks to serve (all in the model store)")
-    for name, text in (
-        ("model_store", "folder of archives"),
-        ("config", "TorchServe's settings"),
-        ("log_config", "TorchServe's log settings"),
-        ("data", "where to look for a picture for the example"),
-    ):
-        option = f"--{name.replace('_', '-')}"
-        value = getattr(default, name)
-        verb.add_argument(option, type=Path, default=value, help=f"{text} (%(default)s)")
-    verb.add_argument("--auth", choices=["token"], help="let in only who brings a token")
-    verb.add_argument("--tls", type=Path, help="folder with server.key and server.pem")
-    verb.add_argument("--address", help="of inference, for other machines: needs --auth and --tls")
+    arguments.add(verb, serve.Options)
     for name in settings.PORTS:
         verb.add_argument(f"--{name}-port", type=int, metavar="PORT", help="over the settings'")
 
 
 def _predict_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("paths", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
-    _question_options(verb)
-    verb.add_argument("--class", dest="of_class", help="whose map: predicted, NORMAL or PNEUMONIA")
-    verb.add_argument("--save", type=Path, metavar="FOLDER", help="save overlays there as PNG")
+    arguments.add(verb, predict.Question)
+    _inference_options(verb)
 
 
 def _score_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("folder", type=Path)
     verb.add_argument("--out", type=Path, default=Path("scores.csv"), help="table (%(default)s)")
-    _question_options(verb)
+    arguments.add(verb, predict.Question, without=("of_class", "save"))
+    _inference_options(verb)
 
 
-def _question_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--network", default="resnet50", help="(%(default)s)")
-    verb.add_argument("--version", help="one version (the network's default)")
+def _inference_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--server", type=_url, help="inference address (the running server's)")
     verb.add_argument("--token", help="for inference, where --server asks for one")
     verb.add_argument("--authority", help="PEM file that signed its certificate")
-    verb.add_argument("--operating-point", help="a name from the card (the card's default)")
 
 
 def _serve(options: argparse.Namespace) -> int:
     ports = {name: getattr(options, f"{name.replace('-', '_')}_port") for name in settings.PORTS}
-    serve.serve(
-        serve.Options(
-            model_store=options.model_store,
-            networks=options.networks,
-            config=options.config,
-            log_config=options.log_config,
-            state=options.state,
-            data=options.data,
-            ports={name: port for name, port in ports.items() if port},
-            auth=options.auth,
-            tls=options.tls,
-            address=options.address,
-        )
-    )
+    ports = {name: port for name, port in ports.items() if port}
+    serve.serve(arguments.build(serve.Options, options, state=options.state, ports=ports))
     return 0
 
 
@@ -161,8 +133,7 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    question = replace(_question(options), of_class=options.of_class, save=options.save)
-    return predict.predict(options.paths, question)
+    return predict.predict(options.paths, _question(options))
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -171,12 +142,7 @@ def _score(options: argparse.Namespace) -> int:
 
 def _question(options: argparse.Namespace) -> predict.Question:
     running = states.running(options.state)
-    return predict.Question(
-        server=_inference(options, running),
-        network=options.network,
-        version=options.version,
-        operating_point=options.operating_point,
-    )
+    return arguments.build(predict.Question, options, server=_inference(options, running))
 
 
 def _inference(options: argparse.Namespace, running: states.Running | None) -> api.Address:
@@ -257,9 +223,9 @@ def _rollback(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; 0, 1 for an error, 2 where no server answers."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_args(argv)
     run: Verb = options.run
     try:
         return run(options)

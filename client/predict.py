@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from arguments import option
 from client import api, tokens
 
 PICTURES = {".dcm", ".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
@@ -27,11 +28,11 @@ class Question:
     """What every image is asked."""
 
     server: api.Address = HERE
-    network: str = "resnet50"
-    version: str | None = None
-    of_class: str | None = None
-    operating_point: str | None = None
-    save: Path | None = None
+    network: str = option("resnet50", "(%(default)s)")
+    version: str | None = option(None, "one version (the network's default)")
+    operating_point: str | None = option(None, "a name from the card (the card's default)")
+    of_class: str | None = option(None, "whose map: predicted, NORMAL or PNEUMONIA", name="--class")
+    save: Path | None = option(None, "save overlays there as PNG", metavar="FOLDER")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from arguments import option
 from client import api, archives, server, settings
 from client import state as states
 from client.archives import Archive, ArchiveError
@@ -18,16 +19,18 @@ PICTURES = {".jpeg", ".jpg", ".png"}
 class Options:
     """What `serve` was asked for."""
 
-    model_store: Path = Path("model_store")
-    networks: list[str] | None = None
-    config: Path = Path("config.properties")
-    log_config: Path = Path("deploy/log4j2.xml")
+    networks: list[str] | None = option(
+        None, "networks to serve (all in the model store)", type=str, nargs="+"
+    )
+    model_store: Path = option(Path("model_store"), "folder of archives (%(default)s)")
+    config: Path = option(Path("config.properties"), "TorchServe's settings (%(default)s)")
+    log_config: Path = option(Path("deploy/log4j2.xml"), "TorchServe's log settings (%(default)s)")
+    data: Path = option(Path("data"), "where to look for a picture for the example (%(default)s)")
+    auth: str | None = option(None, "let in only who brings a token", choices=["token"])
+    tls: Path | None = option(None, "folder with server.key and server.pem")
+    address: str | None = option(None, "of inference, for other machines: needs --auth and --tls")
     state: Path = Path(".server")
-    data: Path = Path("data")
-    ports: dict[str, int] = field(default_factory=dict)
-    auth: str | None = None  # "token", or as the settings say
-    tls: Path | None = None  # a folder with server.key and server.pem
-    address: str | None = None  # of inference, where other machines are to reach it
+    ports: dict[str, int] = field(default_factory=dict)  # by name in settings.PORTS
 
 
 def serve(options: Options) -> None:

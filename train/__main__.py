@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import arguments
 from handlers.engine import ENGINES
 from train import phantoms
 from train.networks import NETWORKS
-from train.options import Options, data_folder
-from train.recipes import PRESETS
+from train.options import Options, data_folder, network_names
 
 log = logging.getLogger("train")
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 LATEST = Path("runs/latest")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run one verb; its exit status. Errors that a user can mend are told without a traceback."""
-    parsed = parser().parse_args(arguments)
+    parsed = parser().parse_args(argv)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)  # ours alone: the exporter would tell its every step
     try:
@@ -68,30 +68,8 @@ class Verb:
     act: Callable[[argparse.Namespace], None]
 
 
-def _network_names(text: str) -> tuple[str, ...]:
-    names = tuple(text.replace(",", " ").split())
-    for name in names:
-        if name not in NETWORKS:
-            known = ", ".join(NETWORKS)
-            raise argparse.ArgumentTypeError(f"unknown network {name!r}: known are {known}")
-    return names
-
-
 def _train_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, help="folder with train/{NORMAL,PNEUMONIA} …")
-    parser.add_argument("--init", help="imagenet, scratch, published, or weights to go on from")
-    parser.add_argument("--preset", choices=list(PRESETS), help="how long to train")
-    parser.add_argument(
-        "--networks", type=_network_names, default=tuple(NETWORKS), help="which, in quotes"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of split, start and training")
-    parser.add_argument("--split-seed", type=int, help="of the split, where it is another")
-    parser.add_argument("--patient", help="regex on the file's name, or table.csv:column")
-    parser.add_argument(
-        "--masks", type=Path, help="lungs of training images: folder/<class>/<image's name>.png"
-    )
-    parser.add_argument("--skip-broken", action="store_true", help="leave broken files out")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs go")
+    arguments.add(parser, Options)
     _judge_option(parser)
 
 
@@ -119,18 +97,7 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
 def _train(parsed: argparse.Namespace) -> None:
     from train import evaluate, run  # torch's and captum's imports take seconds: only when asked
 
-    options = Options(
-        data=parsed.data,
-        init=parsed.init,
-        preset=parsed.preset,
-        networks=parsed.networks,
-        seed=parsed.seed,
-        split_seed=parsed.split_seed,
-        patient=parsed.patient,
-        masks=parsed.masks,
-        skip_broken=parsed.skip_broken,
-        runs=parsed.runs,
-    )
+    options = arguments.build(Options, parsed)
     with run.processes() as rank:
         if rank:
             log.setLevel(logging.ERROR)
@@ -218,7 +185,7 @@ def _archive_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", type=Path, help="the run's folder; default: the last one, else weights/"
     )
-    parser.add_argument("--networks", type=_network_names, help="which; default: all there are")
+    parser.add_argument("--networks", type=network_names, help="which; default: all there are")
     parser.add_argument("--version", default="1.0", help="of the archives, numbers and dots")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="where they go")
     parser.add_argument(
@@ -260,7 +227,7 @@ def _archive(parsed: argparse.Namespace) -> None:
 
 def _publish_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, default=LATEST, help="the run's folder")
-    parser.add_argument("--networks", type=_network_names, help="which; default: all of the run")
+    parser.add_argument("--networks", type=network_names, help="which; default: all of the run")
 
 
 def _publish(parsed: argparse.Namespace) -> None:

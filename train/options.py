@@ -1,11 +1,13 @@
 """What the make line and the command line set, and what they mean where they are silent."""
 
+import argparse
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from arguments import option
 from train import phantoms
 from train.networks import NETWORKS, architecture
 from train.recipes import PRESETS
@@ -16,20 +18,30 @@ KAGGLE = Path("data/chest_xray")  # where `make data` puts Kaggle's set
 PHANTOMS = Path("data/phantoms")
 
 
+def network_names(text: str) -> tuple[str, ...]:
+    """Networks named in one word of the command line, parted by spaces or commas."""
+    names = tuple(text.replace(",", " ").split())
+    for name in names:
+        if name not in NETWORKS:
+            known = ", ".join(NETWORKS)
+            raise argparse.ArgumentTypeError(f"unknown network {name!r}: known are {known}")
+    return names
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of a run; None means: choose for me, and say so."""
 
-    data: Path | None = None
-    init: str | None = None
-    preset: str | None = None
-    networks: tuple[str, ...] = tuple(NETWORKS)
-    seed: int = 0
-    split_seed: int | None = None  # None: that of start and training
-    patient: str | None = None
-    masks: Path | None = None
-    skip_broken: bool = False
-    runs: Path = Path("runs")
+    data: Path | None = option(None, "folder with train/{NORMAL,PNEUMONIA} …")
+    init: str | None = option(None, "imagenet, scratch, published, or weights to go on from")
+    preset: str | None = option(None, "how long to train", choices=list(PRESETS))
+    networks: tuple[str, ...] = option(tuple(NETWORKS), "which, in quotes", type=network_names)
+    seed: int = option(0, "of split, start and training")
+    split_seed: int | None = option(None, "of the split, where it is another")
+    patient: str | None = option(None, "regex on the file's name, or table.csv:column")
+    masks: Path | None = option(None, "lungs of training images: folder/<class>/<image's name>.png")
+    skip_broken: bool = option(False, "leave broken files out")
+    runs: Path = option(Path("runs"), "where runs go")
 
     def __post_init__(self) -> None:
         """Refuse unknown names at once, with the known ones."""
