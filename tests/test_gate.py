@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client import gate, watch
+from client import gate
 from client.gate import Answer, GateError
 
 ROOT = Path(__file__).parents[1]
@@ -76,16 +76,3 @@ def test_a_report_says_what_was_missed(tmp_path: Path) -> None:
     assert "# resnet50: 1.0 → 2.0" in text
     assert "| sensitivity | 0.25 | 0.02 | **missed** |" in text
     assert path.with_suffix(".json").is_file()
-
-
-def test_samples_of_a_metrics_page() -> None:
-    page = (
-        'pneumocam_network_seconds_sum{ModelName="a",Version="1.0",Hostname="h",} 2.5\n'
-        'pneumocam_network_seconds_sum{ModelName="a",Version="2.0",Hostname="h",} 9.0\n'
-        'Requests5XX{Level="Host",Hostname="h",} 3.0\n'
-    )
-    name = "pneumocam_network_seconds_sum"
-    assert watch._sum(page, name, {"ModelName": "a", "Version": "1.0"}) == 2.5
-    assert watch._sum(page, name, {"ModelName": "a"}) == 11.5
-    assert watch._sum(page, "Requests5XX", {}) == 3.0
-    assert watch._sum(page, name, {"ModelName": "b"}) == 0.0

@@ -1,9 +1,8 @@
 """What Prometheus is told by a real server."""
 
-import re
-
 import requests
 
+from client import watch
 from tests.serving.conftest import Place, Served, picture
 
 RAW = {"Content-Type": "application/octet-stream"}
@@ -11,13 +10,14 @@ NETWORK = "densenet161"
 
 
 def samples(place: Place) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Every sample of the page but hostnames, by name and labels."""
-    text = requests.get(place.metrics, timeout=10).text
-    found = {}
-    for name, labels, value in re.findall(r"^(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
-        pairs = re.findall(r'(\w+)="([^"]*)"', labels)
-        found[name, frozenset(p for p in pairs if p[0].lower() != "hostname")] = float(value)
-    return found
+    """Every sample of the page but hostnames, by name (as TorchServe gives it) and labels."""
+    return {
+        (
+            sample.name.removesuffix("_total"),
+            frozenset(pair for pair in sample.labels.items() if pair[0].lower() != "hostname"),
+        ): sample.value
+        for sample in watch.samples(requests.get(place.metrics, timeout=10).text)
+    }
 
 
 def value(place: Place, name: str, **labels: str) -> float:
