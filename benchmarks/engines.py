@@ -22,6 +22,7 @@ from tqdm import tqdm
 from benchmarks import orders
 from handlers import engine
 from handlers.engine import Engine
+from handlers.pixels import Pixels
 from train import checkpoint, data, memory, sections, split
 from train.judge import probabilities
 from train.networks import predict
@@ -31,7 +32,6 @@ ALONE = 32  # images that are asked alone too, evenly spread
 RESULTS = Path("docs/results/engines.md")
 
 Logits = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks import load, orders, processes
 from handlers import heatmap, pixels
+from handlers.pixels import Pixels
 
 ONNX_RUNTIME, OPENVINO = "onnxruntime", "openvino"
 BATCHES = (1, 4)  # of a lone request, and the largest that the server makes (client.api.BATCH_SIZE)
 
-Pixels = npt.NDArray[np.uint8]  # (N, S, S)
 Network = Callable[[Pixels], tuple[Any, Any]]  # logits (N, 2), maps (N, 2, h, w)
 
 

@@ -20,8 +20,8 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from handlers import heatmap
+from handlers.pixels import Pixels
 
-Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from handlers import pixels
 from handlers.errors import ImageError
+from handlers.pixels import Pixels
 from train import split
 from train.networks import CLASSES
 from train.patients import AGES, DataError, Subject, by_file, kaggle_subject, subject_finder
@@ -45,7 +46,7 @@ class Dataset:
     name: str
     root: Path
     images: Sequence[Image]
-    pixels: npt.NDArray[np.uint8]
+    pixels: Pixels
     parts: Sequence[str]
 
     @property
@@ -196,7 +197,7 @@ def verify(images: Sequence[Image]) -> None:
 
 def _decode_all(
     root: Path, images: Sequence[Image], size: int, cache: Path
-) -> tuple[npt.NDArray[np.uint8], dict[PurePosixPath, str]]:
+) -> tuple[Pixels, dict[PurePosixPath, str]]:
     """Pixels (N, size, size), memory-mapped from the cache, and why a file could not be read.
 
     The cache is keyed by the files' content, by the size and by the code that decodes.
@@ -212,7 +213,7 @@ def _decode_all(
         array = np.lib.format.open_memmap(side, mode="w+", dtype=np.uint8, shape=shape)
         broken = {}
 
-        def decode(path: PurePosixPath) -> npt.NDArray[np.uint8] | str:
+        def decode(path: PurePosixPath) -> Pixels | str:
             try:
                 return pixels.decode((root / path).read_bytes(), size)
             except ImageError as error:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from train.faithful import Curves, Maps, Pixels
+from handlers.pixels import Pixels
+from train.faithful import Curves, Maps
 from train.figures import save
 
 

@@ -16,12 +16,12 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from handlers.pixels import Pixels
 from train import phantoms
 from train.augment import gaussian_blur
 from train.lungs import decide
 from train.networks import NETWORKS, Classifier, build, predict
 
-Pixels = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]  # (N, h, w)
 Values = npt.NDArray[np.float64]
 

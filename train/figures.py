@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from handlers import heatmap
+from handlers.pixels import Pixels
 from train import doubt, metrics
 from train.crosscheck import Check
 from train.fit import Epoch
@@ -23,7 +24,6 @@ from train.judge import UNCHANGED, Judged
 from train.networks import CLASSES
 from train.stress import Borne
 
-Pixels = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
 
 

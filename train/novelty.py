@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from handlers import novelty
+from handlers.pixels import Pixels
 from train import augment, checkpoint, split, stress
 from train.checkpoint import Card, CheckpointError
 from train.data import Dataset
@@ -34,7 +35,6 @@ SAMPLE = 200  # images that a change is tried on
 USUAL, UNUSUAL = 0.99, 0.05  # quantiles of distances that the threshold lies between
 BATCH = 64
 
-Pixels = npt.NDArray[np.uint8]
 Distances = npt.NDArray[np.float32]  # (N, 1 + K)
 Array = npt.NDArray[np.floating[Any]]
 

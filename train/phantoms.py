@@ -22,6 +22,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy import ndimage
 from tqdm import tqdm
 
+from handlers.pixels import Pixels
+
 VERSION = 1  # of the generator: raise it whenever a phantom's pixels change
 CLASSES = ("NORMAL", "PNEUMONIA")
 SPLITS = ("train", "val", "test")
@@ -37,7 +39,7 @@ Random = np.random.Generator
 class Phantom:
     """One picture, uint8 (S, S), with what is known of it."""
 
-    image: npt.NDArray[np.uint8]  # (S, S)
+    image: Pixels  # (S, S)
     label: int  # 0 NORMAL, 1 PNEUMONIA
     boxes: tuple[Box, ...]  # in pixels, half-open, one an opacity; empty for NORMAL
     lungs: npt.NDArray[np.bool_]  # (S, S), the lung fields beside the heart, above the diaphragm
@@ -133,7 +135,7 @@ def _plan(counts: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, int, int
                 yield file, (2 * part + label) * 100_000 + index, label
 
 
-def _jpeg(image: npt.NDArray[np.uint8]) -> bytes:
+def _jpeg(image: Pixels) -> bytes:
     stream = BytesIO()
     Image.fromarray(image).save(stream, "JPEG", quality=95)
     return stream.getvalue()
@@ -503,7 +505,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(max(size, 5))
 
 
-def _film(rng: Random, density: Field) -> npt.NDArray[np.uint8]:
+def _film(rng: Random, density: Field) -> Pixels:
     """Density to grey values 0 to 255: exposure, contrast, blur, collimation and grain."""
     size = len(density)
     blur = rng.uniform(0.0, 0.8) * size / 224
@@ -519,7 +521,7 @@ def _film(rng: Random, density: Field) -> npt.NDArray[np.uint8]:
     light *= _collimation(rng, size)
     grain = rng.standard_normal((size, size), dtype=np.float32)
     light += grain * rng.uniform(0.004, 0.02)
-    image: npt.NDArray[np.uint8] = np.rint(np.clip(light, 0, 1) * 255).astype(np.uint8)
+    image: Pixels = np.rint(np.clip(light, 0, 1) * 255).astype(np.uint8)
     return image
 
 

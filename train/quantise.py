@@ -16,6 +16,7 @@ from tqdm import tqdm
 from handlers import novelty
 from handlers.engine import Engine
 from handlers.ensemble import Found
+from handlers.pixels import Pixels
 from train import faithful, judge, phantoms, split
 from train import novelty as train_novelty
 from train.checkpoint import Card
@@ -41,7 +42,6 @@ LIMITS = {
     "turned or inverted X-rays not warned of": 0.05,
 }
 
-Pixels = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]  # (N, h, w)
 Gate = Mapping[str, float]  # what was found, by the names of LIMITS
 

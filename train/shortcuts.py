@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
+from handlers.pixels import Pixels
 from train import checkpoint, sections, split
 from train.data import Dataset
 from train.lungs import Lungs
@@ -105,7 +106,7 @@ def _bytes(dataset: Dataset, _lungs: Lungs | None, rows: npt.NDArray[np.int64]) 
     return np.log(np.array(sizes, dtype=np.float64))[:, None]
 
 
-def _small(images: npt.NDArray[np.uint8]) -> Seen:
+def _small(images: Pixels) -> Seen:
     """Images (N, S, S) or masks as (N, 32, 32)."""
     shrunk = [Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BOX) for one in images]
     return np.stack([np.asarray(one, dtype=np.float64) for one in shrunk])

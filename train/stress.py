@@ -16,6 +16,7 @@ from PIL.Image import Resampling, Transform
 from sklearn.metrics import log_loss, roc_auc_score
 from tqdm import tqdm
 
+from handlers.pixels import Pixels
 from train import split
 from train.data import Dataset
 from train.judge import Judged, probabilities
@@ -126,7 +127,7 @@ def _mixed(picture: Picture, draw: Draw) -> Picture:
 CHANGES: dict[str, Change] = {**_SINGLE, MIXED: _mixed, INVERTED: _invert}
 
 
-def change(pixels: npt.NDArray[np.uint8], name: str, seed: int = 0) -> npt.NDArray[np.uint8]:
+def change(pixels: Pixels, name: str, seed: int = 0) -> Pixels:
     """Pixels (N, S, S) changed; the same name and seed give the same."""
     number = list(CHANGES).index(name)
     return np.stack(

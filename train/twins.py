@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from handlers.pixels import decode
+from handlers.pixels import Pixels, decode
 from train.data import Dataset
 from train.judge import Judged, probabilities
 from train.networks import Classifier, predict
@@ -24,7 +24,7 @@ class Twins:
     changed: int  # labels at the default operating point
 
 
-def read(folder: Path, dataset: Dataset) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def read(folder: Path, dataset: Dataset) -> tuple[Pixels, npt.NDArray[np.int64]]:
     """Pixels (N, S, S) of the files below a folder, and the rows of the data set they belong to.
 
     A file belongs to the image of its class folder and name, whatever its suffix.
@@ -51,7 +51,7 @@ def measure(
     network: Classifier,
     judged: Judged,
     dataset: Dataset,
-    originals: npt.NDArray[np.uint8],
+    originals: Pixels,
     rows: npt.NDArray[np.int64],
 ) -> Twins:
     """How a network answers originals (N, S, S) and their twins, the data set's rows (N,)."""
