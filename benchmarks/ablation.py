@@ -25,10 +25,10 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
-from train import checkpoint, data, faithful, lungs, memory, sections, split, stress
+from train import checkpoint, data, faithful, lung_evidence, memory, sections, split, stress
 from train.data import Dataset
 from train.judge import judge_fitted
-from train.lungs import Lungs
+from train.lung_masks import LungMasks
 from train.networks import NETWORKS, Classifier, build
 from train.options import Options, device
 from train.recipes import PRESETS, Legs, Phase, Recipe, legs
@@ -137,7 +137,7 @@ def judge(
     change: str,
     seed: int,
     dataset: Dataset,
-    masks: Lungs | None,
+    masks: LungMasks | None,
     first: Classifier | None,
 ) -> Cell:
     parts = [split.SELECT, split.RANDOM]
@@ -147,7 +147,7 @@ def judge(
     borne = stress.mean(stress.measure(network, judged, dataset, device()))
     inside = moves = None
     if masks is not None:
-        measured = lungs.measure(network, dataset, masks, dataset.rows(split.SELECT))
+        measured = lung_evidence.measure(network, dataset, masks, dataset.rows(split.SELECT))
         inside = float(measured.share.mean())
         moves = float(measured.lungs_swapped.mean() / measured.outside_swapped.mean())
     agreement = None
@@ -196,12 +196,12 @@ class Trial:
         return self.folder.with_name("first.safetensors")
 
 
-def train(trial: Trial, root: Path, masks: Path | None) -> Cell:
+def train(trial: Trial, root: Path, mask_folder: Path | None) -> Cell:
     dataset = data.load(root, trial.legs[-1].size, seed=SPLIT_SEED)
-    its = masks_of(masks, dataset)
+    masks = masks_of(mask_folder, dataset)
     kind = Stretched if trial.change == STRETCHED else Training
     options = Options(init="scratch", seed=trial.seed, split_seed=SPLIT_SEED)
-    training = kind(trial.folder, trial.network, dataset, trial.legs, trial.preset, options, its)
+    training = kind(trial.folder, trial.network, dataset, trial.legs, trial.preset, options, masks)
     training.set_aside_another()
     log.info("%s, seed %d, in %s", trial.change, trial.seed, trial.folder)
     training.run(0)
@@ -215,7 +215,7 @@ def train(trial: Trial, root: Path, masks: Path | None) -> Cell:
         first = build(trial.network, dilated=True)
         first.load_state_dict(checkpoint.read_weights(trial.first))
         first.eval()
-    return judge(network, trial.change, trial.seed, dataset, its, first)
+    return judge(network, trial.change, trial.seed, dataset, masks, first)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.small import RECIPE
-from train import checkpoint, data
+from train import checkpoint
 from train.checkpoint import CheckpointError
 from train.data import Dataset
 from train.fit import Epoch, fit, half
@@ -18,11 +18,6 @@ from train.networks import Classifier, build
 from train.recipes import PRESETS, Phase, Recipe
 
 pytestmark = pytest.mark.usefixtures("small_networks")
-
-
-@pytest.fixture(scope="module")
-def dataset(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return data.load(images, 32, cache=tmp_path_factory.mktemp("cache"))
 
 
 def run(

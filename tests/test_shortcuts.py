@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from train import data, shortcuts
 from train.__main__ import main
-from train.lungs import Lungs, read
+from train.lung_masks import LungMasks, read
 
 SIZE = 64
 
@@ -86,10 +86,10 @@ def test_only_images_with_a_mask_are_counted(
 ) -> None:
     write(tmp_path, (slice(0, 10), slice(0, 10)))
     dataset = data.load(tmp_path / "data", SIZE, cache=tmp_path / "cache")
-    masks = read(tmp_path / "masks", dataset.images, SIZE).masks.copy()
+    masks = read(tmp_path / "masks", dataset.images, SIZE).pixels.copy()
     some = dataset.rows("block-select")[:4]
     masks[some] = 0
-    shortcuts.shortcuts(dataset, Lungs(masks), tmp_path / "out", open_test=False)
+    shortcuts.shortcuts(dataset, LungMasks(masks), tmp_path / "out", open_test=False)
     found = json.loads((tmp_path / "out/shortcuts.json").read_text())
     whole, of_lungs = (found[name][0]["images"] for name in ("the whole image", "lungs alone"))
     assert of_lungs == whole - 4

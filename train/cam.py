@@ -59,3 +59,9 @@ def explain(network: Classifier, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (N, 2) and class activation maps (N, 2, h, w), in logits, in evaluation mode."""
     logits, maps = Explained(network.eval())(pixels)
     return logits, maps
+
+
+def explain_decision(network: Classifier, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Decision logit (N,) and decision map (N, h, w), in logits: PNEUMONIA's less NORMAL's."""
+    logits, maps = explain(network, pixels)
+    return logits[:, 1] - logits[:, 0], maps[:, 1] - maps[:, 0]

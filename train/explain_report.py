@@ -11,7 +11,16 @@ import numpy.typing as npt
 from scipy.special import expit
 from tqdm import tqdm
 
-from train import checkpoint, explain_figures, faithful, lungs, memory, publish, sections, split
+from train import (
+    checkpoint,
+    explain_figures,
+    faithful,
+    lung_evidence,
+    memory,
+    publish,
+    sections,
+    split,
+)
 from train.faithful import Values
 from train.metrics import DRAWS, TAILS, bootstrap
 from train.trained import Trained, networks_of, published_networks
@@ -183,17 +192,17 @@ def _cascade(one: Trained, folder: Path) -> tuple[str, dict[str, Any]]:
     return text, numbers
 
 
-def _evidence(one: Trained) -> dict[str, lungs.Finding]:
+def _evidence(one: Trained) -> dict[str, lung_evidence.LungEvidenceSummary]:
     assert one.masks is not None
     rows = one.dataset.rows(split.SELECT)
-    rows = rows[one.masks.known[rows]]
+    rows = rows[one.masks.present[rows]]
     logits, _ = faithful.decisions(one.network, one.dataset.pixels[rows])
     scores = expit(logits / one.card["temperature"])
     point = one.card["operating_points"][one.card["default_operating_point"]]
     labels = one.dataset.labels[rows]
     right = (scores >= point["threshold"]) == (labels == 1)
-    measured = lungs.measure(one.network, one.dataset, one.masks, rows)
-    return lungs.findings(measured, labels, right, one.dataset.patients[rows])
+    measured = lung_evidence.measure(one.network, one.dataset, one.masks, rows)
+    return lung_evidence.summarise(measured, labels, right, one.dataset.patients[rows])
 
 
 def _pairs(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from handlers.pixels import Pixels
 from train import phantoms
 from train.augment import gaussian_blur
-from train.lungs import decide
+from train.cam import explain_decision
 from train.networks import NETWORKS, Classifier, build, predict
 
 Maps = npt.NDArray[np.float32]  # (N, h, w)
@@ -36,7 +36,8 @@ def decisions(network: Classifier, pixels: Pixels) -> tuple[Values, Maps]:
     """Decision logits (N,) and maps (N, h, w)."""
     device = network.head.weight.device
     found = [
-        decide(network, part.to(device)) for part in torch.split(torch.from_numpy(pixels), BATCH)
+        explain_decision(network, part.to(device))
+        for part in torch.split(torch.from_numpy(pixels), BATCH)
     ]
     logits, maps = (torch.cat([one[k].cpu() for one in found]).numpy() for k in (0, 1))
     return logits.astype(np.float64), maps

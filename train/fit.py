@@ -19,9 +19,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from train import augment, calibrate, checkpoint, split
+from train.background import BackgroundSwaps, swap
 from train.convolution import Matrices
 from train.data import Dataset
-from train.lungs import Lungs, Outside, evidence_outside, swap
+from train.losses import lung_penalty
+from train.lung_masks import LungMasks
 from train.networks import NETWORKS, Classifier, predict, resize
 from train.recipes import Recipe
 from train.replay import WithFeatures, graphed
@@ -71,19 +73,19 @@ def fit(
     seed: int,
     state: Path | None = None,
     device: torch.device | None = None,
-    lungs: Lungs | None = None,
+    masks: LungMasks | None = None,
 ) -> Iterator[Epoch]:
     """Fit a network in place, yielding each epoch; afterwards it holds the best weights.
 
     `state` is a file from which an interrupted run goes on, at the step where it was last
     written: after each epoch and every two minutes. On a CPU the resumed run ends with the
     weights of an uninterrupted one. From scratch there is nothing to preserve: every stage learns
-    from the first epoch. Validation is the part `block-select`. With `lungs` the recipe's share of
+    from the first epoch. Validation is the part `block-select`. With `masks` the recipe's share of
     images has its outside changed, and evidence outside the lungs is penalised.
     """
     run = _Run(network, name, dataset, recipe, pretrained, seed, device or torch.device("cpu"))
-    if lungs is not None:
-        run.use(lungs)
+    if masks is not None:
+        run.use(masks)
     if state is not None and state.is_file():
         run.load(state)
         log.info("%s: going on at step %d of %d", name, run.step, run.steps)
@@ -140,14 +142,14 @@ class _Run:
         self.waited = 0
 
         self.masks: Tensor | None = None
-        self.outside: Outside | None = None
+        self.outside: BackgroundSwaps | None = None
         self.graph: WithFeatures | None = None
         self.recorded: tuple[torch.Size, int] | None = None  # pixels' shape, stages that learned
 
-    def use(self, lungs: Lungs) -> None:
+    def use(self, masks: LungMasks) -> None:
         """Train with masks, of which only those of the part `fit` are ever looked at."""
-        self.masks = torch.from_numpy(lungs.masks).to(self.device)
-        self.outside = Outside(lungs, self.dataset.labels, self.rows[split.FIT])
+        self.masks = torch.from_numpy(masks.pixels).to(self.device)
+        self.outside = BackgroundSwaps(masks, self.dataset.labels, self.rows[split.FIT])
 
     # --- between epochs
 
@@ -279,14 +281,12 @@ class _Run:
             if kept < 1:
                 loss = kept * loss + (1 - kept) * self._loss(logits, labels.roll(1))
         if lungs is not None and self.recipe.lung_penalty:
-            weight = self.network.head.weight
-            decision = torch.einsum("c,nchw->nhw", weight[1] - weight[0], features.float())
             known = lungs.amax((1, 2)) > 0
             moved = augment.move(lungs, changes)
             if kept < 1:  # the lungs of both
                 moved, known = torch.maximum(moved, moved.roll(1, 0)), known & known.roll(1)
-            outside = evidence_outside(decision, moved)
-            loss = loss + self.recipe.lung_penalty * (outside * known).mean()
+            penalty = lung_penalty(features, self.network.head.weight, moved, known)
+            loss = loss + self.recipe.lung_penalty * penalty
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from train import compare, doubt, figures, lungs, sections, split, stress, twins
+from train import compare, doubt, figures, lung_evidence, sections, split, stress, twins
 from train.judge import Judged
-from train.lungs import Finding
+from train.lung_evidence import LungEvidenceSummary
 from train.options import device
 from train.sections import Section
 from train.trained import Trained
@@ -60,15 +60,15 @@ def examine(
     return found, drawn
 
 
-def _evidence(one: Trained, found: Judged) -> dict[str, Finding]:
+def _evidence(one: Trained, found: Judged) -> dict[str, LungEvidenceSummary]:
     """Where the evidence lies, on those images of `block-select` that have a mask."""
     assert one.masks is not None
     rows = one.dataset.rows(split.SELECT)
-    known = one.masks.known[rows]
-    if not known.any():
+    masked = one.masks.present[rows]
+    if not masked.any():
         return {}
-    measured = lungs.measure(one.network, one.dataset, one.masks, rows)
+    measured = lung_evidence.measure(one.network, one.dataset, one.masks, rows)
     labels = one.dataset.labels[rows]
     right = (found.scores(split.SELECT) >= found.threshold) == (labels == 1)
     patients = one.dataset.patients[rows]
-    return lungs.findings(measured, labels[known], right[known], patients[known])
+    return lung_evidence.summarise(measured, labels[masked], right[masked], patients[masked])

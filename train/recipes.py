@@ -36,7 +36,7 @@ class Recipe:
     stage_factor: float = 0.5
     unfreeze_until: float = 0.5
     pretrained_learning_rate: float = 3e-4
-    # With lung masks only (train/lungs.py).
+    # With lung masks only (train/background.py, train/losses.py).
     outside: float = 0.7  # share of images whose outside of the lungs is changed, where all can be
     lung_penalty: float = 0.5  # a logit of the decision map from outside the lungs costs this
     strength: Strength = field(default_factory=Strength)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import distributed
 
-from train import card, checkpoint, data, lungs, memory, split
+from train import card, checkpoint, data, lung_masks, memory, split
 from train.data import Dataset
 from train.fit import Epoch, fit
-from train.lungs import Lungs
+from train.lung_masks import LungMasks
 from train.networks import Classifier, build, initialise
 from train.options import Options, data_folder, device, preset
 from train.recipes import Legs, legs, work
@@ -106,13 +106,13 @@ def load(options: Options, root: Path, size: int) -> Dataset:
     )
 
 
-def masks_of(root: Path | None, dataset: Dataset) -> Lungs | None:
+def masks_of(root: Path | None, dataset: Dataset) -> LungMasks | None:
     """The lung masks of a data set, at its size, where there are any."""
     if root is None:
         return None
     if not root.is_dir():
         raise FileNotFoundError(f"MASKS={root}: there is no such folder")
-    return lungs.read(root, dataset.images, dataset.pixels.shape[-1])
+    return lung_masks.read(root, dataset.images, dataset.pixels.shape[-1])
 
 
 def _write_down(folder: Path, dataset: Dataset, options: Options, root: Path, chosen: str) -> None:
@@ -150,7 +150,7 @@ class Training:
     legs: Legs
     preset: str
     options: Options
-    masks: Lungs | None
+    masks: LungMasks | None
 
     def set_aside_another(self) -> None:
         """Keep what lies in the folder where it is of this very training; else move it aside."""
@@ -210,7 +210,7 @@ class Training:
             seed=self.options.seed + 1000 * number,
             state=self.state(number),
             device=device(),
-            lungs=self.masks,
+            masks=self.masks,
         ):
             pace = epoch.seconds / epoch.size**2  # of an epoch
             history.append(
@@ -271,7 +271,7 @@ class Training:
             "preset": self.preset,
         }
         if self.masks is not None:
-            fitted = self.masks.known[self.dataset.rows(split.FIT)]
+            fitted = self.masks.present[self.dataset.rows(split.FIT)]
             training["lungs"] = {"images": int(fitted.sum()), "sha256": self.masks.sha256}
         checkpoint.save(
             self.folder,

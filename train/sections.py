@@ -7,7 +7,7 @@ from typing import Any
 from train import split, stress
 from train.compare import Difference
 from train.doubt import MOST_DOUBTFUL, Doubt
-from train.lungs import Finding
+from train.lung_evidence import LungEvidenceSummary
 from train.metrics import Interval
 from train.novelty import Fitted
 from train.stress import Borne
@@ -117,7 +117,7 @@ def twins(found: Mapping[str, Twins]) -> Section:
     return Section("twins", text, {network: asdict(one) for network, one in found.items()})
 
 
-def evidence(found: Mapping[str, Mapping[str, Finding]]) -> Section:
+def evidence(found: Mapping[str, Mapping[str, LungEvidenceSummary]]) -> Section:
     """Where the evidence lies."""
     rows = [
         [

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from handlers.pixels import Pixels
 from train import checkpoint, sections, split
 from train.data import Dataset
-from train.lungs import Lungs
+from train.lung_masks import LungMasks
 from train.metrics import DRAWS, TAILS, Interval, aucs, bootstrap
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ COMPONENTS = 60
 REPORT, NUMBERS = "shortcuts.md", "shortcuts.json"
 
 Seen = npt.NDArray[np.float64]  # (N, F)
-See = Callable[[Dataset, Lungs | None, npt.NDArray[np.int64]], Seen]
+See = Callable[[Dataset, LungMasks | None, npt.NDArray[np.int64]], Seen]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Baseline:
     interval: Interval
 
 
-def shortcuts(dataset: Dataset, lungs: Lungs | None, folder: Path, open_test: bool) -> Path:
+def shortcuts(dataset: Dataset, masks: LungMasks | None, folder: Path, open_test: bool) -> Path:
     """Fit and score every baseline, write report and numbers into a folder; the report's path.
 
     Those of lungs need masks, and are fitted and scored on the images that have one.
@@ -59,11 +59,11 @@ def shortcuts(dataset: Dataset, lungs: Lungs | None, folder: Path, open_test: bo
     found: dict[str, list[Baseline]] = {}
     for name, see in tqdm(_WHOLE.items(), desc="baselines", unit=" baselines", disable=None):
         found[name] = _judge(dataset, None, see, parts)
-    if lungs is not None:
+    if masks is not None:
         for name, see in tqdm(
             _WITH_MASKS.items(), desc="of lungs", unit=" baselines", disable=None
         ):
-            found[name] = _judge(dataset, lungs, see, [split.SELECT])
+            found[name] = _judge(dataset, masks, see, [split.SELECT])
     checkpoint.write_text(
         folder / NUMBERS,
         json.dumps({name: [asdict(one) for one in each] for name, each in found.items()}, indent=2)
@@ -73,13 +73,13 @@ def shortcuts(dataset: Dataset, lungs: Lungs | None, folder: Path, open_test: bo
     return folder / REPORT
 
 
-def _judge(dataset: Dataset, lungs: Lungs | None, see: See, parts: list[str]) -> list[Baseline]:
+def _judge(dataset: Dataset, masks: LungMasks | None, see: See, parts: list[str]) -> list[Baseline]:
     def rows_of(part: str) -> npt.NDArray[np.int64]:
         rows = dataset.rows(part)
-        return rows if lungs is None else rows[lungs.known[rows]]
+        return rows if masks is None else rows[masks.present[rows]]
 
     fit = rows_of(split.FIT)
-    seen = see(dataset, lungs, fit)
+    seen = see(dataset, masks, fit)
     steps = [StandardScaler()]
     if seen.shape[1] > COMPONENTS:
         steps.append(PCA(COMPONENTS, random_state=0))
@@ -89,7 +89,7 @@ def _judge(dataset: Dataset, lungs: Lungs | None, see: See, parts: list[str]) ->
     for part in parts:
         rows = rows_of(part)
         labels = dataset.labels[rows]
-        scores = model.decision_function(see(dataset, lungs, rows))
+        scores = model.decision_function(see(dataset, masks, rows))
         times = bootstrap(labels, dataset.patients[rows], DRAWS)
         low, high = np.percentile(aucs(labels, scores, times), TAILS)
         auc = float(roc_auc_score(labels, scores))
@@ -100,7 +100,7 @@ def _judge(dataset: Dataset, lungs: Lungs | None, see: See, parts: list[str]) ->
 # --- what is seen: each gives (N, F) of rows of the data set
 
 
-def _bytes(dataset: Dataset, _lungs: Lungs | None, rows: npt.NDArray[np.int64]) -> Seen:
+def _bytes(dataset: Dataset, _masks: LungMasks | None, rows: npt.NDArray[np.int64]) -> Seen:
     """Size of the file, in log bytes."""
     sizes = [(dataset.root / dataset.images[row].path).stat().st_size for row in rows]
     return np.log(np.array(sizes, dtype=np.float64))[:, None]
@@ -112,7 +112,7 @@ def _small(images: Pixels) -> Seen:
     return np.stack([np.asarray(one, dtype=np.float64) for one in shrunk])
 
 
-def _edges(dataset: Dataset, _lungs: Lungs | None, rows: npt.NDArray[np.int64]) -> Seen:
+def _edges(dataset: Dataset, _masks: LungMasks | None, rows: npt.NDArray[np.int64]) -> Seen:
     """Corners and borders: no lung reaches there."""
     place = (np.arange(SIDE) + 0.5) / SIDE
     near = np.minimum(place, 1 - place)
@@ -122,7 +122,7 @@ def _edges(dataset: Dataset, _lungs: Lungs | None, rows: npt.NDArray[np.int64]) 
     return _small(dataset.pixels[rows])[:, seen]
 
 
-def _everything(dataset: Dataset, _lungs: Lungs | None, rows: npt.NDArray[np.int64]) -> Seen:
+def _everything(dataset: Dataset, _masks: LungMasks | None, rows: npt.NDArray[np.int64]) -> Seen:
     return _small(dataset.pixels[rows]).reshape(len(rows), -1)
 
 
@@ -131,17 +131,17 @@ def _masked(
 ) -> See:
     """Pixels where `keep` of the masks (N, 32, 32) is true, 0 elsewhere."""
 
-    def see(dataset: Dataset, lungs: Lungs | None, rows: npt.NDArray[np.int64]) -> Seen:
-        assert lungs is not None
-        kept = keep(_small(lungs.masks[rows]) > 127)
+    def see(dataset: Dataset, masks: LungMasks | None, rows: npt.NDArray[np.int64]) -> Seen:
+        assert masks is not None
+        kept = keep(_small(masks.pixels[rows]) > 127)
         return (_small(dataset.pixels[rows]) * kept).reshape(len(rows), -1)
 
     return see
 
 
-def _shape(_dataset: Dataset, lungs: Lungs | None, rows: npt.NDArray[np.int64]) -> Seen:
-    assert lungs is not None
-    return _small(lungs.masks[rows]).reshape(len(rows), -1)
+def _shape(_dataset: Dataset, masks: LungMasks | None, rows: npt.NDArray[np.int64]) -> Seen:
+    assert masks is not None
+    return _small(masks.pixels[rows]).reshape(len(rows), -1)
 
 
 def outside_box(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from train import checkpoint, data
 from train.card import split_seed
 from train.checkpoint import Card
 from train.data import Dataset
-from train.lungs import Lungs
+from train.lung_masks import LungMasks
 from train.networks import Classifier
 from train.run import RUN, masks_of
 
@@ -22,7 +22,7 @@ class Trained:
     card: Card
     dataset: Dataset
     folder: Path
-    masks: Lungs | None
+    masks: LungMasks | None
 
     @property
     def name(self) -> str:
@@ -76,12 +76,12 @@ def published_networks(root: Path, masks: Path | None, folder: Path) -> list[Tra
     return found
 
 
-def _trained(source: Path, masks: Path | str | None, dataset: Dataset) -> Trained:
+def _trained(source: Path, mask_folder: Path | str | None, dataset: Dataset) -> Trained:
     network, card = checkpoint.load(source)
     if dataset.sha256 != card["training"]["data"]["sha256"]:
         raise checkpoint.CheckpointError(
             f"{dataset.root} is not, or no longer, what {card['network']} was trained on: "
             "name that, or train again"
         )
-    lungs = masks_of(Path(masks) if masks else None, dataset)
-    return Trained(network, card, dataset, source, lungs)
+    masks = masks_of(Path(mask_folder) if mask_folder else None, dataset)
+    return Trained(network, card, dataset, source, masks)

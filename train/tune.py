@@ -19,7 +19,7 @@ from train import judge, sections, split, stress
 from train.augment import Strength
 from train.data import Dataset
 from train.fit import fit
-from train.lungs import Lungs
+from train.lung_masks import LungMasks
 from train.networks import build
 from train.options import device
 from train.recipes import Phase, Recipe, legs
@@ -41,7 +41,7 @@ class Task:
 
     network: str
     dataset: Dataset
-    masks: Lungs | None
+    masks: LungMasks | None
     epochs: int = EPOCHS
     seed: int = 0
 
@@ -68,9 +68,9 @@ def tune(task: Task, trials: int, folder: Path = FOLDER) -> optuna.Study:
 def _study(task: Task, folder: Path) -> optuna.Study:
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    lungs = "lungs" if task.masks is not None else "no-lungs"
+    masks = "lungs" if task.masks is not None else "no-lungs"
     name = (
-        f"{task.network}-{task.dataset.name}-{lungs}-{task.epochs}-epochs-seed{task.seed}-stressed"
+        f"{task.network}-{task.dataset.name}-{masks}-{task.epochs}-epochs-seed{task.seed}-stressed"
     )
     return optuna.create_study(
         study_name=name,
@@ -115,7 +115,7 @@ def _losses(
     network = build(task.network, dilated=recipe.dilated, dropout=recipe.dropout)
     for epoch in fit(
         network, task.network, task.dataset, recipe,
-        pretrained=False, seed=seed, device=device(), lungs=task.masks,
+        pretrained=False, seed=seed, device=device(), masks=task.masks,
     ):  # fmt: skip
         if told is not None:
             told(epoch.number, epoch.select_loss)

@@ -1,0 +1,69 @@
+"""Lung masks drawn by hand, one file for an image. Training and evaluation alone use them."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from handlers import pixels as decoding
+from handlers.errors import ImageError
+from handlers.pixels import Pixels
+from train.data import Image
+from train.networks import CLASSES
+from train.patients import DataError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LungMasks:
+    """Masks of a data set's images, uint8 (N, S, S): 255 is lung; all 0 where there is no mask."""
+
+    pixels: Pixels
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Which images have a mask, (N,)."""
+        return np.array([mask.any() for mask in self.pixels], dtype=bool)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the pixels, hexadecimal."""
+        return hashlib.sha256(self.pixels.tobytes()).hexdigest()
+
+
+def read(root: Path, images: Sequence[Image], size: int) -> LungMasks:
+    """Masks of training images at `size` pixels a side, from `root`/<class>/<image's stem>.png.
+
+    White is lung. Images outside the folder `train` get none.
+
+    Raises:
+        DataError: no training image has a mask, or a file can't be decoded.
+    """
+    pixels = np.zeros((len(images), size, size), np.uint8)
+
+    def decode(row: int) -> None:
+        image = images[row]
+        path = root / CLASSES[image.label] / f"{image.path.stem}.png"
+        if image.folder != "train" or not path.is_file():
+            return
+        try:
+            pixels[row] = decoding.decode(path.read_bytes(), size)
+        except ImageError as error:
+            raise DataError(f"{path}: {error}") from error
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(decode, range(len(images))))
+    masks = LungMasks(pixels)
+    if not masks.present.any():
+        raise DataError(
+            f"MASKS={root}: no training image has a mask there, such as "
+            f"{CLASSES[0]}/{images[0].path.stem}.png"
+        )
+    log.info("lung masks: %d of %d images have one", masks.present.sum(), len(images))
+    return masks
