@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from train import augment, fit, memory
+from train import augment, learner, memory
 from train.networks import NETWORKS, build
 
 IMAGES = 1024  # to gather from
@@ -34,7 +34,7 @@ def images_a_second(name: str, size: int, batch: int, seconds: float, who: str) 
     if who != PLAIN:
         memory.keep()
     torch.manual_seed(0)
-    half = None if who == PLAIN else fit.half(torch.device("cpu"))
+    half = None if who == PLAIN else learner.half(torch.device("cpu"))
     layout = torch.contiguous_format if who == PLAIN else torch.channels_last
     network = build(name).to(memory_format=layout).train()
     optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
@@ -51,7 +51,7 @@ def images_a_second(name: str, size: int, batch: int, seconds: float, who: str) 
             pixels = augment.apply(images[rows], changes)
         optimizer.zero_grad()
         matrices = (
-            fit.convolution(torch.device("cpu")) if who in (OURS, CONSTANT) else nullcontext()
+            learner.convolution(torch.device("cpu")) if who in (OURS, CONSTANT) else nullcontext()
         )
         with torch.autocast("cpu", half, enabled=half is not None), matrices:
             loss = F.cross_entropy(network(pixels), labels)

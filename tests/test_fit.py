@@ -13,7 +13,8 @@ from tests.small import RECIPE
 from train import checkpoint
 from train.checkpoint import CheckpointError
 from train.data import Dataset
-from train.fit import Epoch, fit, half
+from train.fit import Epoch, fit
+from train.learner import half
 from train.networks import Classifier, build
 from train.recipes import PRESETS, Phase, Recipe
 
@@ -116,7 +117,7 @@ def test_early_stopping_restores_the_best_weights(
     def validate(self: object, part: str, _size: int) -> tuple[float, float]:
         if part != "block-select":
             return 1.0, 0.5
-        kept.append({k: v.clone() for k, v in self.average.module.state_dict().items()})  # type: ignore[attr-defined]
+        kept.append({k: v.clone() for k, v in self.learner.averaged.state_dict().items()})  # type: ignore[attr-defined]
         return 1.0, next(scores)
 
     monkeypatch.setattr("train.fit._Run._validate", validate)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.small import RECIPE, small_network
-from train import data, fit
+from train import data, learner
+from train.fit import fit
 from train.networks import Classifier, build
 from train.replay import WithFeatures, graphed
 
@@ -56,12 +57,12 @@ def test_a_fit_by_graphs_is_the_same_fit(
 
     def losses() -> list[float]:
         torch.manual_seed(0)
-        epochs = fit.fit(
+        epochs = fit(
             build("small"), "small", dataset, RECIPE,
             pretrained=pretrained, seed=0, device=torch.device("cuda"),
         )  # fmt: skip
         return [epoch.train_loss for epoch in epochs]
 
     ours = losses()
-    monkeypatch.setattr(fit, "graphed", lambda network, *_: WithFeatures(network))
+    monkeypatch.setattr(learner, "graphed", lambda network, *_: WithFeatures(network))
     assert ours == pytest.approx(losses(), rel=0.01)  # in half precision, sums in any order

@@ -12,22 +12,37 @@ def class_weights(labels: Tensor) -> Tensor:
 
 
 def classification_loss(
-    logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    *,
+    smoothing: float = 0.0,
+    kept: float = 1.0,
 ) -> Tensor:
-    """Cross-entropy, a scalar in nats: logits (N, 2), labels (N,), weights of the classes (2,)."""
-    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    """Cross-entropy, a scalar in nats: logits (N, 2), labels (N,), weights of the classes (2,).
+
+    Where mixup kept a share of each image, the rest counts for the label of the image before it.
+    """
+    loss = _cross_entropy(logits, labels, weights, smoothing)
+    if kept < 1:
+        loss = kept * loss + (1 - kept) * _cross_entropy(logits, labels.roll(1), weights, smoothing)
+    return loss
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float) -> Tensor:
+    losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
     # Not divided by the sum of the weights, which would differ from rank to rank.
     return (losses * weights[labels]).mean()
 
 
-def lung_penalty(features: Tensor, weight: Tensor, masks: Tensor, masked: Tensor) -> Tensor:
+def lung_penalty(features: Tensor, weight: Tensor, masks: Tensor, present: Tensor) -> Tensor:
     """Mean evidence from outside the lungs, a scalar in logits; 0 for an image without a mask.
 
     Of the decision map, which the head's weight (2, C) makes of features (N, C, h, w). Masks
-    (N, S, S) are in 0..1, `masked` (N,) says which images have one.
+    (N, S, S) are in 0..1, `present` (N,) says which images have one.
     """
     maps = torch.einsum("c,nchw->nhw", weight[1] - weight[0], features.float())
-    return (evidence_outside(maps, masks) * masked).mean()
+    return (evidence_outside(maps, masks) * present).mean()
 
 
 def evidence_outside(maps: Tensor, masks: Tensor) -> Tensor:
