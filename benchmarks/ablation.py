@@ -25,7 +25,17 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
-from train import checkpoint, data, faithful, lung_evidence, memory, sections, split, stress
+from train import (
+    checkpoint,
+    correlation,
+    data,
+    faithful,
+    lung_evidence,
+    memory,
+    sections,
+    split,
+    stress,
+)
 from train.data import Dataset
 from train.judge import judge_fitted
 from train.lung_masks import LungMasks
@@ -154,7 +164,7 @@ def judge(
     if first is not None:
         pixels = dataset.pixels[dataset.rows(split.SELECT)]
         maps = [faithful.decisions(one, pixels)[1] for one in (network, first)]
-        alike = faithful.rank_correlation(*faithful.on_one_grid(*maps))
+        alike = correlation.spearman(*faithful.on_one_grid(*maps))
         agreement = float(alike.mean())
     return Cell(
         change=change,

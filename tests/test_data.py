@@ -245,3 +245,12 @@ def test_the_small_copies_are_the_originals_squashed() -> None:
         grey = Pillow.open(path).convert("L")
         for other in (Pillow.Resampling.BICUBIC, Pillow.Resampling.BOX, Pillow.Resampling.LANCZOS):
             assert found < apart(np.asarray(grey.resize((224, 224), other)))
+
+
+def test_a_sample_is_of_its_part_and_always_the_same(dataset: data.Dataset) -> None:
+    rows = dataset.rows(split.SELECT)
+    sample = dataset.sample(split.SELECT, 5)
+    assert len(set(sample)) == 5
+    assert set(sample) <= set(rows)
+    assert np.array_equal(sample, dataset.sample(split.SELECT, 5))
+    assert sorted(dataset.sample(split.SELECT, 1000)) == list(rows)

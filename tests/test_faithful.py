@@ -92,17 +92,6 @@ def test_area_under_a_curve() -> None:
     )
 
 
-def test_correlations() -> None:
-    random = np.random.default_rng(0)
-    one, other = random.normal(size=(2, 3, 5, 5)).astype(np.float32)
-    for k in range(3):
-        expected = np.corrcoef(one[k].ravel(), other[k].ravel())[0, 1]
-        assert faithful.correlation(one, other)[k] == pytest.approx(expected, abs=1e-6)
-    np.testing.assert_allclose(faithful.rank_correlation(one, np.exp(one)), 1)
-    np.testing.assert_allclose(faithful.rank_correlation(one, -one), -1)
-    np.testing.assert_array_equal(faithful.correlation(one, np.ones_like(one)), 0)
-
-
 def test_maps_of_two_sizes() -> None:
     fine = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
     coarse = np.array([[[2.5, 4.5], [10.5, 12.5]]], np.float32)

@@ -40,14 +40,6 @@ def test_the_identity_of_map_and_logit_holds_in_8_bits(runtime: str, tmp_path: P
     assert np.abs(np.stack([one.logits for one in found]) - exact).max() > 1e-6  # it is another
 
 
-def test_correlation_is_pearson_by_image() -> None:
-    maps = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
-    assert quantise._correlation(maps, 3 * maps + 7) == pytest.approx(1)
-    assert quantise._correlation(maps, -maps) == pytest.approx(-1)
-    half = np.stack([maps[0], -maps[1]])
-    assert quantise._correlation(maps, half) == pytest.approx(0)
-
-
 def test_the_gate_names_what_exceeds_its_limit() -> None:
     gate = dict.fromkeys(quantise.LIMITS, 0.0)
     assert quantise.failed(gate) == []

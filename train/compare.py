@@ -8,7 +8,17 @@ import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
 from train.judge import Judged
-from train.metrics import DRAWS, TAILS, Interval, Labels, Scores, aucs, bootstrap
+from train.metrics import (
+    DRAWS,
+    TAILS,
+    Interval,
+    Labels,
+    Scores,
+    aucs,
+    bootstrap,
+    bootstrap_means,
+    percentile_interval,
+)
 
 
 @dataclass(frozen=True)
@@ -46,19 +56,14 @@ def differences(
                     first=judged[i].name,
                     second=judged[j].name,
                     auc=delong,
-                    auc_interval=_interval(drawn[i] - drawn[j]),
+                    auc_interval=percentile_interval(drawn[i] - drawn[j]),
                     accuracy=float(gain.mean()),
-                    accuracy_interval=_interval((times @ gain) / times.sum(1)),
+                    accuracy_interval=percentile_interval(bootstrap_means(times, gain)),
                     delong_interval=interval,
                     delong_p=p,
                 )
             )
     return found
-
-
-def _interval(draws: Scores) -> Interval:
-    low, high = np.percentile(draws, TAILS)
-    return float(low), float(high)
 
 
 def delong_test(labels: Labels, first: Scores, second: Scores) -> tuple[float, Interval, float]:

@@ -79,6 +79,10 @@ class Dataset:
         """The indices of a part's images."""
         return np.flatnonzero(np.array(self.parts) == part)
 
+    def sample(self, part: str, count: int) -> npt.NDArray[np.int64]:
+        """At most so many indices of a part's images, in random order; always the same."""
+        return np.random.default_rng(0).permutation(self.rows(part))[:count]
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Images by part and class."""
         counted = Counter(zip(self.parts, (i.label for i in self.images), strict=True))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from train import (
     checkpoint,
+    correlation,
     explain_figures,
     faithful,
     lung_evidence,
@@ -22,7 +23,7 @@ from train import (
     split,
 )
 from train.faithful import Values
-from train.metrics import DRAWS, TAILS, bootstrap
+from train.metrics import DRAWS, bootstrap, bootstrap_means, percentile_interval
 from train.trained import Trained, networks_of, published_networks
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,9 @@ def _test(one: Trained, folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _pointing(one: Trained) -> tuple[str, dict[str, Any]]:
-    found = faithful.point(one.network, _size(one), PHANTOMS)
+    found = faithful.pointing_game(
+        lambda pixels: faithful.decisions(one.network, pixels)[1], _size(one), PHANTOMS
+    )
     alone = np.arange(PHANTOMS).astype(str)
     sick = np.ones(PHANTOMS, np.int64)
     numbers: dict[str, Any] = {
@@ -126,7 +129,7 @@ def _pointing(one: Trained) -> tuple[str, dict[str, Any]]:
 
 
 def _curves(one: Trained, folder: Path) -> tuple[str, dict[str, Any]]:
-    rows = _some(one, DELETED)
+    rows = _sample(one, DELETED)
     pixels = one.dataset.pixels[rows]
     drawn = {
         name: faithful.curves(one.network, pixels, order)
@@ -172,7 +175,7 @@ def _curves(one: Trained, folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _cascade(one: Trained, folder: Path) -> tuple[str, dict[str, Any]]:
-    rows = _some(one, CASCADED)
+    rows = _sample(one, CASCADED)
     pixels = one.dataset.pixels[rows]
     labels, patients = one.dataset.labels[rows], one.dataset.patients[rows]
     shown = [("trained", faithful.decisions(one.network, pixels[:SHOWN])[1])]
@@ -223,8 +226,8 @@ def _pairs(
 
 
 def _agreement(one: Trained, other: Trained) -> dict[str, Any]:
-    """Medians of the correlation of two networks' maps, on images that neither was fitted to."""
-    rows = _some(one, COMPARED)
+    """Means of the correlation of two networks' maps, on images that neither was fitted to."""
+    rows = _sample(one, COMPARED)
     paths = {image.path: row for row, image in enumerate(other.dataset.images)}
     theirs = np.array([paths[one.dataset.images[row].path] for row in rows])
     first, second = faithful.on_one_grid(
@@ -234,8 +237,8 @@ def _agreement(one: Trained, other: Trained) -> dict[str, Any]:
     labels, patients = one.dataset.labels[rows], one.dataset.patients[rows]
     return {
         "images": len(rows),
-        "pearson": _mean(faithful.correlation(first, second), labels, patients),
-        "spearman": _mean(faithful.rank_correlation(first, second), labels, patients),
+        "pearson": _mean(correlation.pearson(first, second), labels, patients),
+        "spearman": _mean(correlation.spearman(first, second), labels, patients),
     }
 
 
@@ -258,17 +261,16 @@ def _seed(one: Trained) -> int:
     return int(one.card["training"]["seed"])
 
 
-def _some(one: Trained, count: int) -> Labels:
+def _sample(one: Trained, count: int) -> Labels:
     """Rows of `block-select` at random, always the same."""
-    rows = one.dataset.rows(split.SELECT)
-    return np.sort(np.random.default_rng(0).permutation(rows)[:count])
+    return np.sort(one.dataset.sample(split.SELECT, count))
 
 
 def _mean(values: Values, labels: Labels, patients: npt.NDArray[np.str_]) -> dict[str, Any]:
     """The mean of values (N,), with its interval by patient."""
     times = bootstrap(labels, patients, DRAWS)
-    low, high = np.percentile((times @ values) / times.sum(1), TAILS)
-    return {"mean": float(values.mean()), "interval": (float(low), float(high))}
+    interval = percentile_interval(bootstrap_means(times, values))
+    return {"mean": float(values.mean()), "interval": interval}
 
 
 def _said(number: Mapping[str, Any]) -> str:

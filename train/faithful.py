@@ -5,14 +5,13 @@ be drawn over them.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -20,6 +19,7 @@ from handlers.pixels import Pixels
 from train import phantoms
 from train.augment import gaussian_blur
 from train.cam import explain_decision
+from train.correlation import spearman
 from train.networks import NETWORKS, Classifier, build, predict
 
 Maps = npt.NDArray[np.float32]  # (N, h, w)
@@ -63,11 +63,14 @@ class Pointing:
     area: Values  # of the image, the boxes'
 
 
-def point(network: Classifier, size: int, count: int) -> Pointing:
-    """The pointing game on phantoms never trained on."""
+def pointing_game(explain: Callable[[Pixels], Maps], size: int, count: int) -> Pointing:
+    """The pointing game on phantoms never trained on.
+
+    `explain` gives the decision maps (N, h, w) of pixels (N, S, S), S = `size`.
+    """
     drawn = [phantoms.draw(UNSEEN, number, 1, size) for number in range(count)]
-    _, maps = decisions(network, np.stack([one.image for one in drawn]))
-    return pointing(enlarged(maps, size), [one.boxes for one in drawn])
+    maps = explain(np.stack([phantom.image for phantom in drawn]))
+    return pointing(enlarged(maps, size), [phantom.boxes for phantom in drawn])
 
 
 def pointing(large: npt.NDArray[np.float32], boxes: Sequence[Sequence[phantoms.Box]]) -> Pointing:
@@ -168,27 +171,10 @@ def cascade(network: Classifier, name: str, pixels: Pixels) -> Iterator[tuple[st
             if architecture.stage_of(key) == depth:
                 state[key].copy_(drawn[key])
         _, maps = decisions(changed, pixels)
-        yield stage, rank_correlation(trained, maps), maps
+        yield stage, spearman(trained, maps), maps
 
 
 # --- agreement
-
-
-def rank_correlation(one: Maps, other: Maps) -> Values:
-    """Spearman's correlation (N,) of maps (N, h, w); 0 where one is even."""
-    flat = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (one, other)]
-    return correlation(*flat)
-
-
-def correlation(one: npt.ArrayLike, other: npt.ArrayLike) -> Values:
-    """Pearson's correlation (N,) of maps (N, …); 0 where one is even."""
-    flat = [np.asarray(each, dtype=np.float64) for each in (one, other)]
-    flat = [each.reshape(len(each), -1) for each in flat]
-    centred = [each - each.mean(1, keepdims=True) for each in flat]
-    norms = [np.sqrt((each**2).sum(1)) for each in centred]
-    product = norms[0] * norms[1]
-    found: Values = (centred[0] * centred[1]).sum(1) / np.where(product > 0, product, 1)
-    return found
 
 
 def on_one_grid(one: Maps, other: Maps) -> tuple[Maps, Maps]:

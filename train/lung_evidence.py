@@ -15,7 +15,7 @@ from train.cam import explain_decision
 from train.data import Dataset
 from train.losses import lung_cover
 from train.lung_masks import LungMasks
-from train.metrics import DRAWS, Interval, bootstrap
+from train.metrics import DRAWS, Interval, bootstrap, bootstrap_means, percentile_interval
 from train.networks import CLASSES, Classifier
 
 BATCH = 64
@@ -179,8 +179,7 @@ def _mean(
     times = bootstrap(labels[group], patients[group], DRAWS)
 
     def interval(values: npt.NDArray[Any]) -> Interval:
-        low, high = np.percentile((times @ values[group]) / times.sum(1), [2.5, 97.5])
-        return float(low), float(high)
+        return percentile_interval(bootstrap_means(times, values[group]))
 
     return LungEvidenceSummary(
         images=int(group.sum()),

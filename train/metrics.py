@@ -177,8 +177,7 @@ def _recalls(
         interval = _exact(right)
         if len(set(patients[chosen])) >= FEW and 0 < right.mean() < 1:
             times = bootstrap(labels[chosen], patients[chosen], DRAWS)
-            low, high = np.percentile(_share(times, right), TAILS)
-            interval = float(low), float(high)
+            interval = percentile_interval(bootstrap_means(times, right))
         found[str(name)] = OfSeries(float(right.mean()), interval, int(chosen.sum()))
     return found
 
@@ -201,16 +200,16 @@ def intervals(
         return exact
     times = bootstrap(labels, patients, draws)
     drawn = {
-        "accuracy": _share(times, right),
-        "sensitivity": _share(times[:, labels == 1], right[labels == 1]),
-        "specificity": _share(times[:, labels == 0], right[labels == 0]),
+        "accuracy": bootstrap_means(times, right),
+        "sensitivity": bootstrap_means(times[:, labels == 1], right[labels == 1]),
+        "specificity": bootstrap_means(times[:, labels == 0], right[labels == 0]),
         "auc": aucs(labels, scores, times),
     }
     found: dict[str, Interval] = {}
     for name, values in drawn.items():
-        low, high = np.percentile(values, TAILS)
+        low, high = percentile_interval(values)
         # A bootstrap of a proportion that is 0 or 1 has no width.
-        found[name] = exact[name] if low == high and name in exact else (float(low), float(high))
+        found[name] = exact[name] if low == high and name in exact else (low, high)
     return found
 
 
@@ -237,9 +236,16 @@ def _exact(right: npt.NDArray[np.bool_]) -> Interval:
     return float(interval.low), float(interval.high)
 
 
-def _share(times: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> Scores:
-    shares: Scores = (times @ right) / times.sum(1)
-    return shares
+def bootstrap_means(times: npt.NDArray[np.float64], values: npt.NDArray[Any]) -> Scores:
+    """The mean (D,) of values (N,) in each of the draws `times` (D, N)."""
+    means: Scores = (times @ values) / times.sum(1)
+    return means
+
+
+def percentile_interval(draws: Scores) -> Interval:
+    """The 95% interval of a figure by its values (D,) in a bootstrap's draws."""
+    low, high = np.percentile(draws, TAILS)
+    return float(low), float(high)
 
 
 def aucs(labels: Labels, scores: Scores, times: npt.NDArray[np.float64]) -> Scores:

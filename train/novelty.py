@@ -128,7 +128,7 @@ def fit(
     def unlike(pixels: Pixels) -> npt.NDArray[np.bool_]:
         return np.array([novelty.judge(rule, one).unlike for one in distances(pixels)])
 
-    selected = _some(dataset, split.SELECT, SAMPLE)
+    selected = dataset.pixels[dataset.sample(split.SELECT, SAMPLE)]
     changed = {
         **{one: alter(selected, one) for one in ALTERATIONS},
         **{one: stress.change(selected, one) for one in stress.CHANGES if one != stress.INVERTED},
@@ -142,7 +142,7 @@ def fit(
 
 
 def _measure(network: Classifier, name: str, early: str, dataset: Dataset) -> Reference:
-    images = _some(dataset, split.FIT, TRAINING)
+    images = dataset.pixels[dataset.sample(split.FIT, TRAINING)]
     usual = features(network, early, _augmented(images), f"{name}: features").double().numpy()
     altered = [
         features(network, early, alter(images[:SAMPLE], one)).double().numpy().mean(0)
@@ -161,20 +161,13 @@ def fit_rule(distances: Callable[[Pixels], Distances], dataset: Dataset) -> dict
     """
     calibration = distances(dataset.pixels[dataset.rows(split.CALIBRATE)])
     nearer = calibration[:, :1] - calibration[:, 1:]  # to an alteration than to what they are
-    some = _some(dataset, split.CALIBRATE, SAMPLE)
-    far = np.concatenate([distances(alter(some, one))[:, 0] for one in FAR])
+    sample = dataset.pixels[dataset.sample(split.CALIBRATE, SAMPLE)]
+    far = np.concatenate([distances(alter(sample, one))[:, 0] for one in FAR])
     return {
         "threshold": _between(calibration[:, 0], far),
         "alterations": list(ALTERATIONS),
         "margins": np.quantile(nearer, USUAL, axis=0).clip(min=0).tolist(),
     }
-
-
-def _some(dataset: Dataset, part: str, count: int) -> Pixels:
-    """At most so many images of a part; always the same."""
-    rows = np.random.default_rng(0).permutation(dataset.rows(part))[:count]
-    found: Pixels = dataset.pixels[rows]
-    return found
 
 
 def _augmented(pixels: Pixels) -> Pixels:

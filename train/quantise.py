@@ -17,7 +17,7 @@ from handlers import novelty
 from handlers.engine import Engine
 from handlers.ensemble import Found
 from handlers.pixels import Pixels
-from train import faithful, judge, phantoms, split
+from train import correlation, faithful, judge, split
 from train import novelty as train_novelty
 from train.checkpoint import Card
 from train.data import Dataset
@@ -155,7 +155,8 @@ def gate(
         "labels changed at the operating point": np.mean(
             (scores[0] >= threshold) != (scores[1] >= threshold)
         ),
-        "1 - correlation of decision maps": 1 - _correlation(_decisions(one), _decisions(other)),
+        "1 - correlation of decision maps": 1
+        - correlation.pearson(_decisions(one), _decisions(other)).mean(),
         "pointing game apart": abs(_pointing(card, whole) - _pointing(card, quantised)),
         "mean(map) + bias - logit": max(
             float(np.abs(it.maps.mean((1, 2)) + card["bias"] - it.logits).max()) for it in other
@@ -193,20 +194,12 @@ def _decisions(found: list[Found]) -> Maps:
     return np.stack([one.maps[1] - one.maps[0] for one in found])
 
 
-def _correlation(one: Maps, other: Maps) -> float:
-    """The mean over images of Pearson's correlation of two maps (N, h, w)."""
-    one, other = (maps - maps.mean((1, 2), keepdims=True) for maps in (one, other))
-    squares = (one**2).sum((1, 2)) * (other**2).sum((1, 2))
-    return float(((one * other).sum((1, 2)) / np.sqrt(squares).clip(min=1e-12)).mean())
-
-
 def _pointing(card: Card, engine: Engine) -> float:
     """The share of phantoms whose map's peak lies in an opacity."""
-    size = card["input"]["size"]
-    drawn = [phantoms.draw(faithful.UNSEEN, number, 1, size) for number in range(PHANTOMS)]
-    maps = _decisions(_run(engine, np.stack([one.image for one in drawn]), "phantoms"))
-    large = faithful.enlarged(maps, size)
-    return float(faithful.pointing(large, [one.boxes for one in drawn]).hit.mean())
+    game = faithful.pointing_game(
+        lambda pixels: _decisions(_run(engine, pixels, "phantoms")), card["input"]["size"], PHANTOMS
+    )
+    return float(game.hit.mean())
 
 
 def _distances(found: list[Found]) -> npt.NDArray[np.float32]:

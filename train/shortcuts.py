@@ -25,7 +25,7 @@ from handlers.pixels import Pixels
 from train import checkpoint, sections, split
 from train.data import Dataset
 from train.lung_masks import LungMasks
-from train.metrics import DRAWS, TAILS, Interval, aucs, bootstrap
+from train.metrics import DRAWS, Interval, aucs, bootstrap, percentile_interval
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +91,9 @@ def _judge(dataset: Dataset, masks: LungMasks | None, see: See, parts: list[str]
         labels = dataset.labels[rows]
         scores = model.decision_function(see(dataset, masks, rows))
         times = bootstrap(labels, dataset.patients[rows], DRAWS)
-        low, high = np.percentile(aucs(labels, scores, times), TAILS)
+        interval = percentile_interval(aucs(labels, scores, times))
         auc = float(roc_auc_score(labels, scores))
-        found.append(Baseline(part, len(rows), auc, (float(low), float(high))))
+        found.append(Baseline(part, len(rows), auc, interval))
     return found
 
 

@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+
+from train.correlation import pearson, spearman
+
+
+def test_pearson_is_numpys_image_by_image() -> None:
+    first, second = np.random.default_rng(0).normal(size=(2, 3, 5, 5)).astype(np.float32)
+    expected = [np.corrcoef(first[k].ravel(), second[k].ravel())[0, 1] for k in range(3)]
+    np.testing.assert_allclose(pearson(first, second), expected, atol=1e-6)
+
+
+def test_scale_and_offset_change_no_correlation_but_its_sign() -> None:
+    maps = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    assert pearson(maps, 3 * maps + 7) == pytest.approx([1, 1])
+    assert pearson(maps, np.stack([maps[0], -maps[1]])) == pytest.approx([1, -1])
+
+
+def test_a_constant_map_has_no_correlation() -> None:
+    maps = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    np.testing.assert_array_equal(pearson(maps, np.ones_like(maps)), 0)
+    np.testing.assert_array_equal(spearman(maps, np.ones_like(maps)), 0)
+
+
+def test_spearman_sees_the_order_alone() -> None:
+    maps = np.random.default_rng(0).normal(size=(3, 5, 5)).astype(np.float32)
+    np.testing.assert_allclose(spearman(maps, np.exp(maps)), 1)
+    np.testing.assert_allclose(spearman(maps, -maps), -1)
