@@ -30,6 +30,7 @@ def classification_loss(
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float) -> Tensor:
+    # In float32, as autocast takes it: half precision would round the loss to two or three digits.
     losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
     # Not divided by the sum of the weights, which would differ from rank to rank.
     return (losses * weights[labels]).mean()
