@@ -37,7 +37,7 @@ from train import (
     stress,
 )
 from train.data import Dataset
-from train.judge import judge_fitted
+from train.judge import calibrate_fitted
 from train.lung_masks import LungMasks
 from train.networks import NETWORKS, Classifier, build
 from train.options import Options, device
@@ -127,7 +127,7 @@ class Stretched(Training):
 
 @dataclass(frozen=True)
 class Cell:
-    """One training, judged as `train.judge.judge_fitted` does."""
+    """One training, calibrated as `train.judge.calibrate_fitted` does."""
 
     change: str
     seed: int
@@ -152,9 +152,9 @@ def judge(
 ) -> Cell:
     parts = [split.SELECT, split.RANDOM]
     of = {part: dataset.labels[dataset.rows(part)] for part in parts}
-    judged = judge_fitted(network, change, dataset, parts, device())
-    scores = {part: judged.scores(part) for part in parts}
-    borne = stress.mean(stress.measure(network, judged, dataset, device()))
+    network, model = calibrate_fitted(network, change, dataset, parts, device())
+    scores = {part: model.scores(part) for part in parts}
+    borne = stress.mean(stress.measure(network, model, dataset))
     inside = moves = None
     if masks is not None:
         measured = lung_evidence.measure(network, dataset, masks, dataset.rows(split.SELECT))

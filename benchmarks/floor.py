@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import load, orders, processes
+from handlers import card as cards
 from handlers import heatmap, pixels
-from handlers.pixels import Pixels
+from handlers.arrays import Pixels
+from handlers.card import CARD, Archived, ArchivedNetwork
 
 ONNX_RUNTIME, OPENVINO = "onnxruntime", "openvino"
 BATCHES = (1, 4)  # of a lone request, and the largest that the server makes (client.api.BATCH_SIZE)
@@ -53,22 +55,23 @@ def open_openvino(graph: Path, shape: tuple[int, int, int]) -> Network:
 OPEN = {ONNX_RUNTIME: open_onnx_runtime, OPENVINO: open_openvino}
 
 
-def runtimes(graph: str) -> list[str]:
-    """Those that run a graph's file: none where it is PyTorch's."""
-    return list(OPEN) if graph.endswith(".onnx") else []
+def runtimes(card: Archived) -> list[str]:
+    """Those that run the graph of an archive: none where it is PyTorch's, or of several."""
+    is_onnx = isinstance(card, ArchivedNetwork) and card.graph.file.endswith(".onnx")
+    return list(OPEN) if is_onnx else []
 
 
 def answer_all(
-    images: Sequence[bytes], card: dict[str, Any], network: Network
+    images: Sequence[bytes], card: ArchivedNetwork, network: Network
 ) -> Iterator[dict[str, Any]]:
     """What a batch of images must be answered at least."""
-    decoded = [pixels.decode(image, card["input"]["size"]) for image in images]
+    decoded = [pixels.decode(image, card.input.size) for image in images]
     for image, logits, maps in zip(decoded, *network(np.stack(decoded)), strict=True):
         odds = np.exp(logits - logits.max())
         shown = int(logits.argmax())
-        overlay = heatmap.overlay(image, maps[shown], card["map"]["scale"])
+        overlay = heatmap.overlay(image, maps[shown], card.map.scale)
         yield {
-            "label": card["classes"][shown],
+            "label": card.classes[shown],
             "probability": (odds / odds.sum()).tolist(),
             "heatmap": {
                 "map": maps[shown].tolist(),
@@ -78,7 +81,7 @@ def answer_all(
 
 
 def measure(
-    images: Sequence[bytes], card: dict[str, Any], network: Network, batch: int, seconds: float
+    images: Sequence[bytes], card: ArchivedNetwork, network: Network, batch: int, seconds: float
 ) -> dict[str, Any]:
     """Rate, wall milliseconds a request (p50, p95, p99) and CPU milliseconds a request."""
     turn, taken = 0, []
@@ -105,12 +108,14 @@ def measure(
 
 def main() -> None:
     with orders.given() as (folder, images):
-        card = json.loads((folder / "card.json").read_text())
+        card = cards.read(folder / CARD)
+        if not isinstance(card, ArchivedNetwork):
+            raise ValueError("the floor is that of one network: name its archive")
 
         @cache
         def network(runtime: str, batch: int) -> Network:
-            size = card["input"]["size"]
-            opened = OPEN[runtime](folder / card["graph"]["file"], (batch, size, size))
+            size = card.input.size
+            opened = OPEN[runtime](folder / card.graph.file, (batch, size, size))
             measure(images, card, opened, batch, 0.5)  # the first calls fill caches
             return opened
 

@@ -12,14 +12,14 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from benchmarks import facts, growth_report, load, orders, systems
+from benchmarks import facts, growth_report, load, trials
 from benchmarks.growth_report import FILE, RESULTS
 from benchmarks.images import QUALITY, SIDE
 from benchmarks.load import OVERLAY, Verifier
@@ -62,7 +62,8 @@ def sizes(options: argparse.Namespace, archive: Archive) -> list[Found]:
     """One client and 16, for images of every size."""
     found: list[Found] = []
     bodies = {size: phantoms_of(size) for size in MEGAPIXELS}
-    with _serving(1, options, archive) as server:
+    where = options.config, [archive], options.log_config
+    with trials.serving({settings.WORKERS: "1"}, *where) as server:
         verifiers = {size: _warm(server, archive, bodies[size]) for size in MEGAPIXELS}
         for number in range(ROUNDS):
             for size in _there_and_back(MEGAPIXELS, number):
@@ -81,9 +82,11 @@ def clients(options: argparse.Namespace, archive: Archive) -> list[Found]:
     """More and more clients, of one worker and of two in turn."""
     found: list[Found] = []
     bodies = phantoms_of(AS_LARGE)
+    where = options.config, [archive], options.log_config
     with ExitStack() as stack:
         servers = {
-            workers: stack.enter_context(_serving(workers, options, archive)) for workers in WORKERS
+            workers: stack.enter_context(trials.serving({settings.WORKERS: str(workers)}, *where))
+            for workers in WORKERS
         }
         verifiers = {w: _warm(server, archive, bodies) for w, server in servers.items()}
         for number in range(ROUNDS):
@@ -98,16 +101,10 @@ def clients(options: argparse.Namespace, archive: Archive) -> list[Found]:
     return found
 
 
-def _serving(
-    workers: int, options: argparse.Namespace, archive: Archive
-) -> AbstractContextManager[Server]:
-    changes = {settings.WORKERS: str(workers)}
-    return systems.ours(f"{workers} workers", [archive.path], changes, options.config)
-
-
 def _warm(server: Server, archive: Archive, bodies: Sequence[bytes]) -> Verifier:
-    verifier = Verifier()
-    load.warm(server.target(bodies, archive.network), verifier, MANY, 1.0)
+    target, verifier = server.target(bodies, archive.network), Verifier()
+    verifier.check(load.each_once(target).answers, OVERLAY)
+    verifier.check(load.run(target, MANY, 1.0).answers, OVERLAY)
     return verifier
 
 
@@ -124,8 +121,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    default = serve.Options()
     parser.add_argument("--archive", type=Path, default=Path("model_store/resnet50-1.0.mar"))
-    parser.add_argument("--config", type=Path, default=serve.Options().config)
+    parser.add_argument("--config", type=Path, default=default.config)
+    parser.add_argument("--log-config", type=Path, default=default.log_config)
     parser.add_argument("--seconds", type=float, default=4, help="of a window (default: 4)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="of the parts")
     parser.add_argument("--results", type=Path, default=RESULTS, help="default: docs/results")
@@ -150,10 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def facts_of(archive: Archive) -> Found:
     """What a result says of the archive."""
-    card = orders.card_of(archive.path)
-    graph = card.get("members", [card])[0]["graph"]
-    said = {key: graph[key] for key in ("precision", "engine")}
-    return {"network": archive.network, "version": archive.version, **said}
+    graph = archives.card_of(archive.path).networks[0].graph
+    return {
+        **{"network": archive.network, "version": archive.version},
+        **{"precision": graph.precision, "engine": graph.engine},
+    }
 
 
 if __name__ == "__main__":

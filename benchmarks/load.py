@@ -116,12 +116,6 @@ def _ask(connection: http.client.HTTPConnection, target: Target, image: int) -> 
     return Answer(image, status, body, time.perf_counter() - started)
 
 
-def warm(target: Target, verifier: "Verifier", clients: int, seconds: float) -> None:
-    """Ask about every image once, then with all clients; every answer has an overlay, verified."""
-    verifier.check(each_once(target).answers, OVERLAY)
-    verifier.check(run(target, clients, seconds).answers, OVERLAY)
-
-
 class Verifier:
     """Knows each image's label from the first verified answer for it, of one server's network."""
 

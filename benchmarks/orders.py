@@ -63,9 +63,3 @@ def obey(measure: Order) -> None:
     """In that process: measure for each order, until there are no more."""
     for line in sys.stdin:
         print(json.dumps(measure(**json.loads(line))), flush=True)
-
-
-def card_of(archive: Path) -> dict[str, Any]:
-    """The card in an archive."""
-    with zipfile.ZipFile(archive) as packed:
-        return dict(json.loads(packed.read("card.json")))

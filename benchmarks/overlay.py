@@ -20,7 +20,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from handlers import heatmap
-from handlers.pixels import Pixels
+from handlers.arrays import Pixels
 
 Map = npt.NDArray[np.float32]
 

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import floor, load, orders, processes, systems
 from benchmarks.load import MAP, NONE, OVERLAY
 from benchmarks.systems import PEERS, ROAD, ROOT, Server
+from client import archives
 from client.archives import Archive
 from client.state import Running
 
@@ -83,9 +84,10 @@ def _line(found: Mapping[str, Any]) -> str:
 def warm(server: Server, network: str, bench: Bench) -> None:
     """Every image once, whose answers tell the labels; then all clients for two seconds."""
     target, verifier = server.target(bench.images, network), server.verifier(network)
-    load.warm(target, verifier, MOST, WARM_UP)
-    labels = [verifier.labels[image] for image in range(len(bench.images))]
-    bench.labels.setdefault(network, {})[server.name] = labels
+    verifier.check(load.each_once(target).answers, OVERLAY)
+    known = [verifier.labels[image] for image in range(len(bench.images))]
+    bench.labels.setdefault(network, {})[server.name] = known
+    verifier.check(load.run(target, MOST, WARM_UP).answers, OVERLAY)
 
 
 def asking(
@@ -152,7 +154,7 @@ def beside_floor(
                 f"ours {clients}": asking(served[one.label], network, bench, clients=clients)
                 for clients in (1, MOST)
             }
-            for runtime in floor.runtimes(orders.card_of(one.archive.path)["graph"]["file"]):
+            for runtime in floor.runtimes(archives.card_of(one.archive.path)):
                 for batch in floor.BATCHES:
                     turns[f"{runtime} {batch}"] = _ordering(order, runtime=runtime, batch=batch)
             bench.in_turn(group, turns, SHORT * bench.options.seconds)

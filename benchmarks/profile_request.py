@@ -8,7 +8,6 @@ before and behind it, and the millisecond in which it waits for more requests to
 
 import functools
 import itertools
-import json
 import logging
 import os
 import statistics
@@ -25,7 +24,7 @@ from ts.service import Service
 
 from benchmarks import orders
 from benchmarks.measured import ANSWER, DECODE, NETWORK, OVERLAY, REST, STEPS, WORKER
-from handlers import engine, heatmap, pixels, response
+from handlers import card, engine, heatmap, pixels, response
 from handlers.classifier import Classifier
 
 METRICS = orders.ROOT / "deploy" / "metrics.yaml"
@@ -62,12 +61,13 @@ class Worker:
             (DECODE, pixels, "read"),
             (OVERLAY, heatmap, "overlay"),
             (ANSWER, response, "answer"),
+            (ANSWER, response, "document"),
             (ANSWER, response, "encode"),
         ):
             setattr(module, name, self.clock.timing(step, getattr(module, name)))
         loading = engine.load
         engine.load = lambda *given, **named: self.clock.timing(NETWORK, loading(*given, **named))
-        name = json.loads((folder / "card.json").read_text())["network"]
+        name = card.read(folder / card.CARD).network
         metrics = MetricsCacheYamlImpl(str(METRICS))
         metrics.initialize_cache()
         metrics.model_name = name

@@ -12,7 +12,6 @@ lone request go; `start`, of a worker, and its memory.
 """
 
 import argparse
-import json
 import re
 import signal
 import subprocess
@@ -24,11 +23,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import facts, images, measured, orders, parts, ratios, speed_report, systems
+from benchmarks import facts, images, measured, parts, ratios, speed_report, systems
 from benchmarks.parts import CLIENTS, HEATMAPS, SHORT, Bench, Packed
 from benchmarks.systems import PEERS, ROOT, Server
 from client import archives
 from client.archives import TOGETHER
+from handlers import card as cards
+from handlers import files
+from handlers.card import ArchivedNetwork, TrainedNetwork
+from handlers.card_fields import Dataset, Input, MapGrid, Training
 from train import checkpoint
 from train.networks import NETWORKS, build
 
@@ -56,7 +59,7 @@ def weights_of(network: str, packed: Sequence[Packed], random: Path | None) -> P
     """
     path = ROOT / checkpoint.PUBLISHED / f"{network}.safetensors"
     if path.is_file():
-        mine = checkpoint.read_card(path)["weights_sha256"]
+        mine = checkpoint.read_network_card(path).weights_sha256
         if any(one.weights_sha256 != mine for one in packed):
             print(f"THE PEERS OF {network} HAVE OTHER WEIGHTS than its archive", flush=True)
         return path
@@ -66,12 +69,24 @@ def weights_of(network: str, packed: Sequence[Packed], random: Path | None) -> P
     print(f"RANDOM WEIGHTS FOR THE PEERS OF {network}: a smoke run, no result", flush=True)
     path = random / path.name
     checkpoint.write_weights(path, build(network).state_dict())
-    card = {
-        **{"network": network, "weights_sha256": checkpoint.sha256(path)},
-        **{"classes": ["NORMAL", "PNEUMONIA"], "input": {"size": 224}, "map": {"dilated": True}},
-    }
-    path.with_suffix(".json").write_text(json.dumps(card))
+    cards.write(path.with_suffix(".json"), _random_card(network, files.sha256(path)))
     return path
+
+
+def _random_card(network: str, sha256: str) -> TrainedNetwork:
+    """The card of a network that was never trained."""
+    return TrainedNetwork(
+        network=network,
+        input=Input(size=224),
+        map=MapGrid(rows=14, columns=14, dilated=True),
+        classes=("NORMAL", "PNEUMONIA"),
+        bias=(0.0, 0.0),
+        training=Training(
+            data=Dataset(name="none", sha256="", counts={}), seed=0, init="random", preset="none"
+        ),
+        warnings=("never trained: for a smoke run of the benchmark",),
+        weights_sha256=sha256,
+    )
 
 
 def read_archives(given: Sequence[str]) -> list[Packed]:
@@ -99,10 +114,10 @@ def read_archives(given: Sequence[str]) -> list[Packed]:
 
 
 def _packed(label: str, path: Path) -> Packed:
-    archive, card = archives.read(path), orders.card_of(path)
-    graph = (card.get("members") or [card])[0]["graph"]
-    weights = card.get("weights_sha256", "")
-    return Packed(label, archive, graph["precision"], graph["engine"], weights)
+    archive, card = archives.read(path), archives.card_of(path)
+    graph = card.networks[0].graph
+    weights = card.weights_sha256 if isinstance(card, ArchivedNetwork) else None
+    return Packed(label, archive, graph.precision, graph.engine, weights or "")
 
 
 def install_peers() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,28 +90,18 @@ def free_ports(names: Sequence[str]) -> dict[str, int]:
 
 
 @contextmanager
-def ours(
-    name: str,
-    packed: Sequence[Path],
-    changes: Mapping[str, str] | None = None,
-    config: Path = ROOT / "config.properties",
-) -> Iterator[Server]:
-    """Our server of these archives, with its own store and state in a temporary folder.
-
-    `changes` are put over the settings of the file `config`.
-    """
+def ours(name: str, packed: Sequence[Path]) -> Iterator[Server]:
+    """Our server of these archives, with its own store and state in a temporary folder."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        store, state, changed = folder / "store", folder / "state", folder / "config.properties"
-        values = {**settings.read(config, {}), **(changes or {})}
-        changed.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+        store, state = folder / "store", folder / "state"
         store.mkdir()
         for path in packed:
             archive = archives.read(path)
             shutil.copy(path, store / f"{archive.network}-{archive.version}.mar")
         options = serve.Options(
             model_store=store,
-            config=changed,
+            config=ROOT / "config.properties",
             log_config=ROOT / "deploy" / "log4j2.xml",
             state=state,
             data=folder,
@@ -196,7 +186,7 @@ def peer(which: Peer, weights: Path) -> Iterator[Server]:
 def _in_torchserve(which: Peer, weights: Path, folder: Path) -> Iterator[Server]:
     extra, store = folder / "extra", folder / "store"
     store.mkdir()
-    for package in ("train", "benchmarks/peers"):
+    for package in ("train", "handlers", "benchmarks/peers"):
         shutil.copytree(ROOT / package, extra / package, ignore=shutil.ignore_patterns("__*__"))
     shutil.copy(ROOT / "benchmarks" / "__init__.py", extra / "benchmarks")
     for suffix in (".safetensors", ".json"):

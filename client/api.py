@@ -10,6 +10,8 @@ import requests
 from urllib3.exceptions import ProtocolError
 
 from client import tokens
+from handlers import card as cards
+from handlers.card import Archived, CardError
 
 # TorchServe itself gives up on a worker after 120 s of starting and after 60 s of work
 # (config.properties); its own message is worth waiting for.
@@ -160,17 +162,26 @@ def _version(entry: dict[str, Any], default: str) -> Version:
     )
 
 
-def card(management: Address, network: str, version: str) -> dict[str, Any]:
+def card(management: Address, network: str, version: str) -> Archived:
     """The card a version answers with, after a real round trip through its worker.
 
     `/ping` stays healthy when a worker is dead; this does not.
+
+    Raises:
+        ServerError: the version does not answer, or not with the card of an archive.
     """
     path = f"/models/{network}/{version}"
-    answer = call("GET", management, path, params={"customized": "true"}).json()[0]
-    metadata = answer.get("customizedMetadata")
+    description = call("GET", management, path, params={"customized": "true"}).json()[0]
+    metadata = description.get("customizedMetadata")
     if not isinstance(metadata, dict):
         raise ServerError(500, f"{network} {version} gives no card: {metadata!r}")
-    return metadata
+    try:
+        parsed = cards.parse(metadata)
+    except CardError as error:
+        raise ServerError(500, f"{network} {version} gives no card: {error}") from error
+    if not isinstance(parsed, Archived):
+        raise ServerError(500, f"{network} {version} gives the card of no archive (no version)")
+    return parsed
 
 
 def register(

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from client import api, predict
 from client.predict import Question
+from handlers import files
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 NOTICED = 0.02  # seconds: who takes less is fast, whatever the ratio
@@ -170,7 +171,6 @@ def write(
 ) -> Path:
     """The report of a promotion, in Markdown, with its numbers beside it; its path."""
     old, new = found
-    folder.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = folder / f"{network}-{new.version}-{stamp}.md"
     keys = [field.name for field in fields(Figures) if field.name != "version"]
@@ -186,12 +186,12 @@ def write(
             for one in checks
         ],
     ]
-    path.write_text("\n".join(lines) + "\n")
+    files.write_text(path, "\n".join(lines) + "\n")
     numbers = {
         "network": network,
         "outcome": outcome,
         "figures": [asdict(one) for one in found],
         "checks": [asdict(one) for one in checks],
     }
-    path.with_suffix(".json").write_text(json.dumps(numbers, indent=1) + "\n")
+    files.write_text(path.with_suffix(".json"), json.dumps(numbers, indent=1) + "\n")
     return path

@@ -11,6 +11,7 @@ from typing import Any
 
 from arguments import option
 from client import api, tokens
+from handlers import files
 
 PICTURES = {".dcm", ".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
@@ -147,8 +148,8 @@ def ask(content: bytes, question: Question) -> dict[str, Any]:
 
 def save_overlay(answer: dict[str, Any], path: Path) -> None:
     """Write the answer's overlay as a PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(base64.b64decode(answer["heatmap"]["overlay"]))
+    with files.replacing(path) as partial:
+        partial.write_bytes(base64.b64decode(answer["heatmap"]["overlay"]))
 
 
 def overlay_names(asked: list[Image]) -> dict[Image, str]:

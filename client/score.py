@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from client import api, predict
 from client.predict import Image, Question
+from handlers import files
 
 COLUMNS = (
     "file", "label", "probability", "threshold", "operating_point", "model", "version", "triage",
@@ -41,7 +42,6 @@ def score(folder: Path, out: Path, question: Question) -> int:
     left = [image for image in asked if image.name not in answered]
     if answered:
         print(f"{len(answered)} are in {out} already, {len(left)} to go", file=sys.stderr)
-    out.parent.mkdir(parents=True, exist_ok=True)
     _rewrite(out, list(answered.values()))
     refused = {}
     with (
@@ -78,12 +78,10 @@ def _answered(out: Path, network: str) -> dict[str, dict[str, str]]:
 
 
 def _rewrite(out: Path, rows: list[dict[str, str]]) -> None:
-    beside = out.with_name(out.name + ".part")
-    with beside.open("w", newline="") as file:
+    with files.replacing(out) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    beside.rename(out)
 
 
 def _rows(images: list[Image], question: Question) -> Iterator[dict[str, Any]]:

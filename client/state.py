@@ -12,6 +12,7 @@ import psutil
 
 from client import api, tokens
 from client.api import Address
+from handlers import files
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".new")
-    aside.write_text(json.dumps(content, indent=1))
-    aside.replace(path)
+    files.write_text(path, json.dumps(content, indent=1))

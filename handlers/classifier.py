@@ -1,38 +1,47 @@
 """The one handler class. TorchServe imports this file alone, from beside the package."""
 
-import hashlib
-import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from ts.context import Context
 
-from handlers import dicom, engine, ensemble, explanation, heatmap, pixels, response
-from handlers.engine import Engine, Pixels
-from handlers.ensemble import Found, Logits, Maps
-from handlers.errors import RefusalError
-from handlers.meter import Meter
-from handlers.question import ask
-from handlers.request import Request, timed
+from handlers import card as cards
+from handlers import dicom, engine, erasure, files, heatmap, inputs, pixels, response
+from handlers.arrays import Pixels
+from handlers.card import Archived, ArchivedEnsemble, ArchivedNetwork, CardError, GraphCard
+from handlers.card_fields import StoredFile
+from handlers.engine import Engine, ModelOutput
+from handlers.metrics import Metrics
+from handlers.request import (
+    AnsweredRequest,
+    DecodedRequest,
+    DescribedRequest,
+    Outcome,
+    ReceivedRequest,
+    RefusedRequest,
+    attempt,
+    log_line,
+)
 from handlers.response import JSON, PNG, Reply
 
 log = logging.getLogger(__name__)
 
-CARD = "card.json"
 UNSUITABLE = "PNEUMOCAM_UNSUITABLE"  # refuse or warn: DICOM that is no frontal chest radiograph
 MODALITIES = "PNEUMOCAM_MODALITIES"  # answered without either, in place of CR DX
 GOLDEN_TOLERANCE = 1e-3  # logits
 MAX_ID = 128  # characters of a client's request id that come back
 
 REBUILD = "build the archive again with make archive"
+
+T = TypeVar("T")
 
 
 class Classifier:
@@ -42,69 +51,77 @@ class Classifier:
         """Load card and graphs, and let each network answer the archive's golden image.
 
         Raises:
-            RuntimeError: card, graph or image is missing or another, or a network does not answer
-                as it did when it was archived.
+            RuntimeError: card, graph or image is missing or was changed, or a network does not
+                answer as it did when it was archived.
         """
         folder = Path(context.system_properties["model_dir"])
-        if not (folder / CARD).is_file():
-            raise RuntimeError(f"the archive holds no {CARD}: {REBUILD}")
-        self._card: dict[str, Any] = json.loads((folder / CARD).read_text())
-        self._size: int = self._card["input"]["size"]
+        self._card = _read_card(folder)
+        self._size = self._card.input.size
         self._policy = _policy(self._card)
-        self._meter = Meter(self._card)
+        self._metrics = Metrics(self._card)
         self._threads = ThreadPoolExecutor(engine.cores(), "images")
         self._network = Lock()  # an explanation, in a thread of its own, runs it again
-        cards = ensemble.members(self._card)
         gpu = context.system_properties.get("gpu_id")  # None where there is none
-        self._engines = [_engine(folder, card, gpu) for card in cards]
-        for card, found in zip(cards, self._golden(folder), strict=True):
-            _compare(card, found.logits, found.maps)
+        self._engines = [_engine(folder, network, gpu) for network in self._card.networks]
+        golden = _golden_image(folder, self._card, self._size)
+        for network, output in zip(self._card.networks, self._evaluate([golden])[0], strict=True):
+            _compare(network, output)
         engine.give_back_memory()
 
-    def _golden(self, folder: Path) -> list[Found]:
-        """What each network finds on the archive's golden image."""
-        image = _checked(folder, self._card["golden"])
-        return self._evaluate([pixels.decode(image.read_bytes(), self._size)])[0]
-
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
-        """One answer for each request of a batch; what is wrong with one concerns it alone."""
-        requests = [_receive(fields, context, index) for index, fields in enumerate(data)]
-        self._each(self._understand, requests)
-        waiting = [request for request in requests if request.image and not request.reply]
-        with timed(waiting, "network"):
-            results = self._run([request.image.pixels for request in waiting if request.image])
-        self._each(self._answer, waiting, results)
-        self._meter.count(requests, context.metrics)
-        return [_send(request, context, self._card, len(data)) for request in requests]
+        """One answer for each request of a batch; an error concerns its own request alone."""
+        received = [_receive(fields, context, index) for index, fields in enumerate(data)]
+        outcomes: dict[int, Outcome] = {}
+        decoded: list[DecodedRequest] = []
+        for request in self._map(self._decode, received):
+            if isinstance(request, DecodedRequest):
+                decoded.append(request)
+            else:
+                outcomes[request.received.index] = request
+        started = time.perf_counter()
+        results = self._run([request.image.pixels for request in decoded])
+        network_seconds = time.perf_counter() - started
+        decoded = [request.after("network", network_seconds) for request in decoded]
+        for outcome in self._map(self._answer, decoded, results):
+            outcomes[outcome.received.index] = outcome
+        ordered = [outcomes[request.index] for request in received]
+        self._metrics.count(ordered, context.metrics)
+        return [_send(outcome, context, self._card, len(data)) for outcome in ordered]
 
-    def _each(self, step: Callable[..., None], requests: Sequence[Request], *more: Any) -> None:
+    def _map(
+        self, step: Callable[..., T], requests: Sequence[Any], *more: Sequence[Any]
+    ) -> list[T]:
         """A step of each request, several at a time: decoding and drawing leave Python alone."""
-
-        def take(request: Request, *its: Any) -> None:
-            with _refused(request):
-                step(request, *its)
-
         run = self._threads.map if len(requests) > 1 else map
-        list(run(take, requests, *more))
+        return list(run(step, requests, *more))
 
-    def _understand(self, request: Request) -> None:
-        """What is asked, and about which image; or, of TorchServe itself, the card."""
-        headers = request.headers
-        if headers.get("describe") == "True" and not request.fields:
+    def _decode(
+        self, received: ReceivedRequest
+    ) -> DecodedRequest | RefusedRequest | DescribedRequest:
+        """Options and image of a request; or, for TorchServe itself, the card."""
+        headers = received.headers
+        if headers.get("describe") == "True" and not received.fields:
             # A client may send such a header with an image.
-            request.reply = Reply(200, response.encode(self._card))
-            return
-        # TorchServe's mark of /explanations, which share a queue with predictions.
-        explain = headers.get("explain") == "True"
-        kind = headers.get("content-type", "")
-        request.question = ask(request.fields, kind, self._card, explain=explain)
-        with request.timed("decode"):
-            request.image = pixels.read(request.question.image, self._size, self._policy)
+            return DescribedRequest(
+                received, Reply(200, response.encode(cards.document(self._card)))
+            )
 
-    def _run(self, images: Sequence[Pixels]) -> list[list[Found] | Exception]:
-        """What each network found on each image, or why there is nothing.
+        def decode() -> DecodedRequest:
+            # TorchServe's mark of /explanations, which share a queue with predictions.
+            explain = headers.get("explain") == "True"
+            content_type = headers.get("content-type", "")
+            options = inputs.read(received.fields, content_type, self._card, explain=explain)
+            started = time.perf_counter()
+            image = pixels.read(options.image, self._size, self._policy)
+            seconds = {"decode": time.perf_counter() - started}
+            return DecodedRequest(received, options, image, seconds)
 
-        All in one batch; where that fails, each alone, so that none fails for another's sake.
+        return attempt(received, {}, decode, _log_error)
+
+    def _run(self, images: Sequence[Pixels]) -> list[list[ModelOutput] | Exception]:
+        """Each network's output on each image, or the error in its place.
+
+        All in one batch; where that fails, each alone, so that none fails because of another.
         """
         if not images:
             return []
@@ -114,41 +131,76 @@ class Classifier:
             if len(images) == 1:
                 return [error]
             log.exception("a batch of %d failed: each is run alone", len(images))
-            return [found for image in images for found in self._run([image])]
+            return [output for image in images for output in self._run([image])]
 
-    def _evaluate(self, images: Sequence[Pixels]) -> list[list[Found]]:
-        """By image, then by network."""
+    def _evaluate(self, images: Sequence[Pixels]) -> list[list[ModelOutput]]:
+        """Outputs by image, then by network."""
         batch = np.stack(images)
         with self._network:
-            by_network = [evaluate(batch) for evaluate in self._engines]
-        return [list(found) for found in zip(*by_network, strict=True)]
+            by_network = [run(batch) for run in self._engines]
+        return [list(outputs) for outputs in zip(*by_network, strict=True)]
 
-    def _answer(self, request: Request, found: list[Found] | Exception) -> None:
-        question, image = request.question, request.image
-        assert question
-        assert image
-        if isinstance(found, Exception):
-            raise found
-        combined = ensemble.combine(self._card, found)
-        verdict = response.judge(combined.logits, question, self._card)
-        evidence = combined.maps[verdict.shown]
-        overlay, erasure = None, None
-        as_png = response.prefers_png(request.headers.get("accept", "")) and not question.explain
-        if question.explain:
-            erased, share = explanation.erase(image.pixels, evidence)
-            erasure = response.erasure(self._card, verdict, self._evaluate(list(erased)), share)
-        elif as_png or question.heatmap == "overlay":
-            with request.timed("overlay"):
-                overlay = heatmap.overlay(image.pixels, evidence, self._card["map"]["scale"])
-        said = response.answer(self._card, question, verdict, request.id, found, overlay, erasure)
-        said["warnings"] += image.warnings
-        body = response.encode(said) if overlay is None or not as_png else overlay
-        request.reply = Reply(200, body, PNG if body is overlay else JSON)
-        request.verdict, request.warned = verdict, bool(said["warnings"])
-        request.triage = said.get("triage", {}).get("decision")
+    def _answer(
+        self, request: DecodedRequest, result: list[ModelOutput] | Exception
+    ) -> AnsweredRequest | RefusedRequest:
+        """The answer to a request, of the networks' outputs on its image."""
+
+        def answer() -> AnsweredRequest:
+            if isinstance(result, Exception):
+                raise result
+            return self._reply(request, result)
+
+        return attempt(request.received, request.seconds, answer, _log_error)
+
+    def _reply(self, request: DecodedRequest, outputs: list[ModelOutput]) -> AnsweredRequest:
+        options, image, card = request.inputs, request.image, self._card
+        answer = response.answer(card, options, outputs, image.warnings)
+        evidence = answer.combined.output.maps[answer.shown]
+        overlay, erased_fields = None, None
+        as_png = (
+            response.prefers_png(request.received.headers.get("accept", "")) and not options.explain
+        )
+        if options.explain:
+            erased, share = erasure.erase(image.pixels, evidence)
+            erased_outputs = self._evaluate(list(erased))
+            erased_fields = response.erasure(card, answer, erased_outputs, share)
+        elif as_png or options.heatmap == "overlay":
+            started = time.perf_counter()
+            overlay = heatmap.overlay(image.pixels, evidence, card.map.scale)
+            request = request.after("overlay", time.perf_counter() - started)
+        if as_png and overlay is not None:
+            reply = Reply(200, overlay, PNG)
+        else:
+            fields = response.document(card, answer, request.received.id, overlay, erased_fields)
+            reply = Reply(200, response.encode(fields), JSON)
+        brightness = float(image.pixels.mean())
+        return AnsweredRequest(request.received, answer, brightness, reply, request.seconds)
 
 
-def _policy(card: Mapping[str, Any]) -> dicom.Policy:
+def _read_card(folder: Path) -> Archived:
+    if not (folder / cards.CARD).is_file():
+        raise RuntimeError(f"the archive holds no {cards.CARD}: {REBUILD}")
+    try:
+        card = cards.read(folder / cards.CARD)
+    except CardError as error:
+        raise RuntimeError(f"{error}: {REBUILD}") from error
+    if not isinstance(card, ArchivedNetwork | ArchivedEnsemble):
+        raise RuntimeError(f"{cards.CARD} is not that of an archive (no version): {REBUILD}")
+    return card
+
+
+def _golden_image(folder: Path, card: Archived, size: int) -> Pixels:
+    """The archive's golden image, pixels (S, S)."""
+    if card.golden is None:
+        raise RuntimeError(f"{cards.CARD} names no golden image: {REBUILD}")
+    return pixels.decode(_checked(folder, card.golden).read_bytes(), size)
+
+
+def _log_error(error: BaseException) -> None:
+    log.error("a request failed", exc_info=error)
+
+
+def _policy(card: Archived) -> dicom.Policy:
     """What the site's settings and the card's ages let be answered.
 
     Raises:
@@ -158,79 +210,65 @@ def _policy(card: Mapping[str, Any]) -> dicom.Policy:
     if unsuitable not in (dicom.REFUSE, dicom.WARN):
         raise RuntimeError(f"{UNSUITABLE}={unsuitable}: known are {dicom.REFUSE}, {dicom.WARN}")
     modalities = os.environ.get(MODALITIES, "").upper().split()
-    ages = card.get("ages")  # years, of the training images, where known
-    return dicom.Policy(
-        unsuitable, frozenset(modalities) or dicom.MODALITIES, tuple(ages) if ages else None
-    )
+    return dicom.Policy(unsuitable, frozenset(modalities) or dicom.MODALITIES, card.ages)
 
 
-def _engine(folder: Path, card: Mapping[str, Any], gpu: int | None) -> Engine:
-    """What runs the graph of a network's card."""
-    graph = card["graph"]
-    loaded = engine.load(graph["engine"], _checked(folder, graph), gpu=gpu)
-    log.info("%s: %s, %s", card["network"], graph["engine"], graph["precision"])
+def _engine(folder: Path, network: GraphCard, gpu: int | None) -> Engine:
+    """What runs the graph of a network."""
+    graph = network.graph
+    loaded = engine.load(graph.engine, _checked(folder, graph), gpu=gpu)
+    log.info("%s: %s, %s", network.network, graph.engine, graph.precision)
     return loaded
 
 
-def _checked(folder: Path, said: Mapping[str, str]) -> Path:
-    """A file of the archive, of the hash that the card says."""
-    path = folder / said["file"]
+def _checked(folder: Path, stored: StoredFile) -> Path:
+    """A file of the archive, with the hash that the card names."""
+    path = folder / stored.file
     if not path.is_file():
-        raise RuntimeError(f"the archive holds no {said['file']}, which its card names: {REBUILD}")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != said["sha256"]:
+        raise RuntimeError(f"the archive holds no {stored.file}, which its card names: {REBUILD}")
+    actual = files.sha256(path)
+    if actual != stored.sha256:
         raise RuntimeError(
-            f"{path.name} has sha256 {found}, its card says {said['sha256']}: {REBUILD}"
+            f"{path.name} has sha256 {actual}, its card says {stored.sha256}: {REBUILD}"
         )
     return path
 
 
-def _compare(card: Mapping[str, Any], logits: Logits, maps: Maps) -> None:
-    """The golden image's logits and map are those on a network's card."""
-    cells = card["map"]["rows"], card["map"]["columns"]
-    if maps.shape[1:] != cells:
-        raise RuntimeError(f"the card says maps of {cells}, they are {maps.shape[1:]}: {REBUILD}")
-    apart = float(np.abs(logits - np.array(card["golden_logits"])).max())
-    if not apart <= GOLDEN_TOLERANCE:
+def _compare(network: GraphCard, output: ModelOutput) -> None:
+    """Refuse a network whose output on the golden image is not that on its card."""
+    cells = network.map.rows, network.map.columns
+    if output.maps.shape[1:] != cells:
         raise RuntimeError(
-            f"{card['network']} answers the golden image with logits {logits.tolist()}, its card "
-            f"says {card['golden_logits']}: another runtime or processor computes otherwise here"
+            f"the card says maps of {cells}, they are {output.maps.shape[1:]}: {REBUILD}"
+        )
+    if network.golden_logits is None:
+        raise RuntimeError(f"the card of {network.network} has no golden_logits: {REBUILD}")
+    difference = float(np.abs(output.logits - np.array(network.golden_logits)).max())
+    if not difference <= GOLDEN_TOLERANCE:
+        raise RuntimeError(
+            f"{network.network} answers the golden image with logits {output.logits.tolist()}, its "
+            f"card says {list(network.golden_logits)}: another runtime or processor computes "
+            "differently here"
         )
 
 
-def _receive(fields: Mapping[str, Any], context: Context, index: int) -> Request:
+def _receive(fields: Mapping[str, Any], context: Context, index: int) -> ReceivedRequest:
     headers = {
         name.lower(): value  # names keep the client's case on their way
         for name, value in context.get_all_request_header(index).items()
         if isinstance(value, str)  # TorchServe puts a dict for each field of a form among them
     }
-    # The client's own id, cut short and rid of what could forge a line of the log.
-    given = "".join(c for c in headers.get("x-request-id", "") if c.isascii() and c.isprintable())
-    request_id = given[:MAX_ID].strip() or str(context.get_request_id(index))
-    return Request(index, request_id, headers, fields)
+    # The client's own id, cut short, without what could forge a line of the log.
+    client_id = "".join(
+        c for c in headers.get("x-request-id", "") if c.isascii() and c.isprintable()
+    )
+    request_id = client_id[:MAX_ID].strip() or str(context.get_request_id(index))
+    return ReceivedRequest(index, request_id, headers, fields)
 
 
-@contextmanager
-def _refused(request: Request) -> Iterator[None]:
-    """An error in the block is the answer to this request, and to no other."""
-    try:
-        yield
-    except RefusalError as error:
-        request.refusal = error.type
-        request.reply = response.refusal(error.status, error.type, str(error))
-    except Exception as error:
-        log.error("a request failed", exc_info=error)
-        request.refusal = "InternalError"
-        request.reply = response.refusal(
-            500, "InternalError", "The server failed on this request: its log says why."
-        )
-
-
-def _send(request: Request, context: Context, card: Mapping[str, Any], batch: int) -> bytes:
-    reply = request.reply
-    assert reply
-    context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, request.index)
-    context.set_response_content_type(request.index, reply.content_type)
-    log.info("%s", request.line(card, batch))
+def _send(outcome: Outcome, context: Context, card: Archived, batch_size: int) -> bytes:
+    reply, index = outcome.reply, outcome.received.index
+    context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, index)
+    context.set_response_content_type(index, reply.content_type)
+    log.info("%s", log_line(outcome, card, batch_size))
     return reply.body

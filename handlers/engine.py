@@ -4,24 +4,27 @@ import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from handlers.ensemble import Found
+from handlers.arrays import Distances, Logits, Maps, Pixels
 
 THREADS = "PNEUMOCAM_THREADS"
 
-Pixels = npt.NDArray[np.uint8]
+
+class ModelOutput(NamedTuple):
+    """A network's output on one image: logits (2,), class activation maps (2, h, w) in logits and,
+    where its graph has them, distances (1 + K,) from the training images."""
+
+    logits: Logits
+    maps: Maps
+    distances: Distances | None = None
 
 
 class Engine(Protocol):
-    """Pixels uint8 (N, S, S), N at least 1, → what is found on each: logits (2,), class activation
-    maps (2, h, w), in logits, and, where the graph has them, distances (1 + K,)."""
+    """Runs a network's graph on pixels uint8 (N, S, S), N at least 1."""
 
-    def __call__(self, pixels: Pixels) -> list[Found]:
-        """What is found on each of pixels (N, S, S)."""
+    def __call__(self, pixels: Pixels) -> list[ModelOutput]:
+        """The network's output on each of pixels (N, S, S)."""
 
 
 class OnnxRuntime:
@@ -41,10 +44,10 @@ class OnnxRuntime:
             graph, options, providers=["CPUExecutionProvider"]
         )
 
-    def __call__(self, pixels: Pixels) -> list[Found]:
-        """What is found on each of pixels (N, S, S)."""
+    def __call__(self, pixels: Pixels) -> list[ModelOutput]:
+        """The network's output on each of pixels (N, S, S)."""
         outputs = self._session.run(None, {"pixels": pixels})
-        return [Found(*one) for one in zip(*outputs, strict=True)]
+        return [ModelOutput(*each) for each in zip(*outputs, strict=True)]
 
 
 class OpenVino:
@@ -65,14 +68,14 @@ class OpenVino:
         self._request = model.create_infer_request()
         self._count = len(model.outputs)
 
-    def __call__(self, pixels: Pixels) -> list[Found]:
-        """What is found on each of pixels (N, S, S)."""
+    def __call__(self, pixels: Pixels) -> list[ModelOutput]:
+        """The network's output on each of pixels (N, S, S)."""
         self._request.infer([pixels])
         # Copies: the next request writes over the same memory.
         outputs = [
             self._request.get_output_tensor(place).data.copy() for place in range(self._count)
         ]
-        return [Found(*one) for one in zip(*outputs, strict=True)]
+        return [ModelOutput(*each) for each in zip(*outputs, strict=True)]
 
 
 class Torch:
@@ -96,16 +99,16 @@ class Torch:
         # Each worker has a stream of its own, or they would wait for each other.
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
 
-    def __call__(self, pixels: Pixels) -> list[Found]:
-        """What is found on each of pixels (N, S, S)."""
+    def __call__(self, pixels: Pixels) -> list[ModelOutput]:
+        """The network's output on each of pixels (N, S, S)."""
         torch = self._torch
         batch = torch.from_numpy(pixels)
         if self._stream is not None:
             batch = batch.pin_memory()  # a copy from elsewhere would not run beside the GPU
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             outputs = self._run(batch.to(self._device, non_blocking=True))
-            found = [one.cpu().numpy() for one in outputs]
-        return [Found(*one) for one in zip(*found, strict=True)]
+            arrays = [output.cpu().numpy() for output in outputs]
+        return [ModelOutput(*each) for each in zip(*arrays, strict=True)]
 
 
 OF_ONNX: dict[str, Callable[[Path, int], Engine]] = {

@@ -15,8 +15,6 @@ from PIL.PngImagePlugin import PngImageFile
 from handlers import dicom, limits
 from handlers.errors import ImageError
 
-Pixels = npt.NDArray[np.uint8]  # grey levels, (S, S) or (N, S, S)
-
 MAX_BYTES = 32 * 2**20
 ROWS = 256  # of a 16-bit image that are made 8-bit at once
 # A JPEG of at least twice this many times the side is decoded at 1/2, 1/4 or 1/8 of its size, never

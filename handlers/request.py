@@ -1,61 +1,124 @@
-"""One request of a batch on its way through the handler, and what is logged and counted of it."""
+"""The stages of a request: received, decoded, then answered, refused or described.
+
+No pixel and nothing of a patient is among what is logged.
+"""
 
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
+from handlers import response
+from handlers.card import Archived
+from handlers.errors import RefusalError
+from handlers.inputs import Inputs
 from handlers.pixels import Decoded
-from handlers.question import Question
-from handlers.response import POSITIVE, Reply, Verdict
+from handlers.response import Answer, Reply
 
-Card = Mapping[str, Any]
+Seconds = Mapping[str, float]  # by step: decode, network, overlay
+T = TypeVar("T")
+
+INTERNAL_ERROR = "InternalError"
 
 
-@dataclass
-class Request:
-    """What is known of a request so far. No pixel and no patient is among what is logged."""
+@dataclass(frozen=True)
+class ReceivedRequest:
+    """One request of a batch as TorchServe passes it; header names are in lower case."""
 
     index: int  # in the batch
     id: str
-    headers: Mapping[str, str]  # by name in lower case
+    headers: Mapping[str, str]
     fields: Mapping[str, Any]
-    question: Question | None = None
-    image: Decoded | None = None
-    verdict: Verdict | None = None
-    triage: str | None = None
-    warned: bool = False
-    refusal: str | None = None  # the type of an error
-    reply: Reply | None = None
-    seconds: dict[str, float] = field(default_factory=dict)  # by step: decode, network, overlay
-
-    def timed(self, step: str) -> AbstractContextManager[None]:
-        """Keep how long the block takes."""
-        return timed([self], step)
-
-    def line(self, card: Card, batch: int) -> str:
-        """One line of the log, in JSON; times in milliseconds."""
-        said: dict[str, Any] = {
-            "request_id": self.id,
-            "model": card["network"],
-            "version": card["version"],
-            "status": self.reply.status if self.reply else None,
-            "error": self.refusal,
-            "label": card["classes"][self.verdict.label] if self.verdict else None,
-            "probability": self.verdict.probability[POSITIVE] if self.verdict else None,
-            "triage": self.triage,
-            "batch": batch,
-            **{f"{step}_ms": round(1000 * taken, 2) for step, taken in self.seconds.items()},
-        }
-        return json.dumps({key: value for key, value in said.items() if value is not None})
 
 
-@contextmanager
-def timed(requests: Sequence[Request], step: str) -> Iterator[None]:
-    """Keep how long the block takes, for each of these requests."""
-    started = time.perf_counter()
-    yield
-    for request in requests:
-        request.seconds[step] = time.perf_counter() - started
+@dataclass(frozen=True)
+class DecodedRequest:
+    """A request whose options are valid and whose image is decoded."""
+
+    received: ReceivedRequest
+    inputs: Inputs
+    image: Decoded
+    seconds: Seconds
+
+    def after(self, step: str, seconds: float) -> "DecodedRequest":
+        """The same request after a step that took so many seconds."""
+        return replace(self, seconds={**self.seconds, step: seconds})
+
+
+@dataclass(frozen=True)
+class AnsweredRequest:
+    """A request with its answer; `brightness` is the mean grey of its image, 0..255."""
+
+    received: ReceivedRequest
+    answer: Answer
+    brightness: float
+    reply: Reply
+    seconds: Seconds
+
+
+@dataclass(frozen=True)
+class RefusedRequest:
+    """A request that is not answered; `error` is the type of the error."""
+
+    received: ReceivedRequest
+    error: str
+    reply: Reply
+    seconds: Seconds
+
+
+@dataclass(frozen=True)
+class DescribedRequest:
+    """TorchServe's own request for the card, with the card."""
+
+    received: ReceivedRequest
+    reply: Reply
+
+
+Outcome = AnsweredRequest | RefusedRequest | DescribedRequest
+
+
+def attempt(
+    received: ReceivedRequest,
+    seconds: Seconds,
+    step: Callable[[], T],
+    on_error: Callable[[BaseException], None],
+) -> T | RefusedRequest:
+    """The result of a step, or the refusal that its error means, for this request alone.
+
+    `seconds` are those of the steps before. `on_error` hears of errors that are not refusals.
+    """
+    try:
+        return step()
+    except RefusalError as error:
+        reply = response.refusal(error.status, error.type, str(error))
+        return RefusedRequest(received, error.type, reply, seconds)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a decoder written in Rust panics with one
+        on_error(error)
+        reply = response.refusal(
+            500, INTERNAL_ERROR, "The server failed on this request: its log says why."
+        )
+        return RefusedRequest(received, INTERNAL_ERROR, reply, seconds)
+
+
+def log_line(outcome: Outcome, card: Archived, batch_size: int) -> str:
+    """One line of the log, in JSON; times in milliseconds."""
+    record: dict[str, Any] = {
+        "request_id": outcome.received.id,
+        "model": card.network,
+        "version": card.version,
+        "status": outcome.reply.status,
+    }
+    if isinstance(outcome, RefusedRequest):
+        record["error"] = outcome.error
+    if isinstance(outcome, AnsweredRequest):
+        decision = outcome.answer.decision
+        record["label"] = card.classes[decision.label]
+        record["probability"] = outcome.answer.combined.positive
+        if decision.triage is not None:
+            record["triage"] = decision.triage.decision
+    record["batch"] = batch_size
+    if not isinstance(outcome, DescribedRequest):
+        record |= {f"{step}_ms": round(1000 * taken, 2) for step, taken in outcome.seconds.items()}
+    return json.dumps(record)

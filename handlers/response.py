@@ -1,4 +1,4 @@
-"""The HTTP contract: from logits and maps to the decision, and to JSON."""
+"""The HTTP contract: from the networks' outputs to the answer, and to JSON."""
 
 import base64
 import json
@@ -9,27 +9,33 @@ from typing import Any
 
 import numpy as np
 
-from handlers import ensemble
-from handlers.ensemble import Found, Logits, Maps
-from handlers.question import PREDICTED, Question
+from handlers import decision, ensemble
+from handlers.arrays import Logits, Maps
+from handlers.card import Archived, GraphCard
+from handlers.decision import DECIMALS, Decision, class_probabilities
+from handlers.engine import ModelOutput
+from handlers.ensemble import Combined
+from handlers.inputs import PREDICTED, Inputs
 
-Card = Mapping[str, Any]
-
-POSITIVE = 1  # the class that the threshold is about: PNEUMONIA
-DECIMALS = 8  # of printed probabilities and thresholds
 COARSE = 4  # cells a side below which a map locates nothing
 
 JSON, PNG = "application/json", "image/png"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What is printed of the decision: by class index, and the class whose map is shown."""
+class Answer:
+    """The answer to one request: the decision at every operating point, and the shown class.
 
-    probability: tuple[float, float]
-    threshold: float
-    label: int
+    `decision` is that of the request's operating point; `shown`, the index of the class whose map
+    is shown.
+    """
+
+    inputs: Inputs
+    combined: Combined
+    decisions: Mapping[str, Decision]
+    decision: Decision
     shown: int
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -67,175 +73,189 @@ def _weight(parameters: list[str]) -> float:
     return 1.0
 
 
-def judge(logits: Logits, question: Question, card: Card) -> Verdict:
-    """The decision on logits (2,): softmax(logits / temperature) against the threshold.
+def answer(
+    card: Archived,
+    inputs: Inputs,
+    outputs: Sequence[ModelOutput],
+    image_warnings: Sequence[str] = (),
+) -> Answer:
+    """The answer to a request, of the outputs of the archive's networks on its image.
 
-    It falls on the numbers as printed, so that a reader comes to the same.
+    Decisions fall on the numbers as printed, so that a reader comes to the same.
 
     Raises:
-        ValueError: a logit is no finite number.
+        ValueError: a logit is NaN or infinite.
     """
-    probability = _probability(logits, card["temperature"])
-    threshold = round(
-        float(card["operating_points"][question.operating_point]["threshold"]), DECIMALS
+    combined = ensemble.combine(card, outputs)
+    novelty = combined.novelty
+    unlike = novelty is not None and novelty.unlike
+    agreement = combined.agreement
+    disagreement = None if agreement is None else agreement.probability_difference
+    decisions = decision.decide_all(card, combined.positive, disagreement, unlike=unlike)
+    chosen = decisions[inputs.operating_point]
+    named = inputs.map_class != PREDICTED
+    return Answer(
+        inputs=inputs,
+        combined=combined,
+        decisions=decisions,
+        decision=chosen,
+        shown=card.classes.index(inputs.map_class) if named else chosen.label,
+        warnings=(
+            *([novelty.warning()] if novelty is not None and novelty.unlike else []),
+            *_card_warnings(card, *combined.output.maps.shape[1:]),
+            *image_warnings,
+        ),
     )
-    label = int(probability[POSITIVE] >= threshold)
-    named = question.of_class != PREDICTED
-    return Verdict(
-        probability=probability,
-        threshold=threshold,
-        label=label,
-        shown=card["classes"].index(question.of_class) if named else label,
-    )
 
 
-def _probability(logits: Logits, temperature: float) -> tuple[float, float]:
-    if not np.isfinite(logits).all():
-        raise ValueError("the graph gave a logit that is no finite number")
-    scaled = logits.astype(np.float64) / temperature
-    odds = np.exp(scaled - scaled.max())
-    positive = round(float(odds[POSITIVE] / odds.sum()), DECIMALS)
-    return round(1 - positive, DECIMALS), positive
-
-
-def answer(
-    card: Card,
-    question: Question,
-    verdict: Verdict,
+def document(
+    card: Archived,
+    answer: Answer,
     request_id: str,
-    found: Sequence[Found],
     overlay: bytes | None = None,
     erasure: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The contract's answer for what the archive's networks found.
+    """The contract's JSON object of an answer.
 
-    `overlay` is a PNG; `erasure`, of the function of that name, is asked for by /explanations.
+    `overlay` is a PNG; `erasure`, of the function of that name, belongs to /explanations.
     """
-    logits, maps, _ = ensemble.combine(card, found)
-    novelty = ensemble.novelty_of(card, found)
-    classes = card["classes"]
-    said: dict[str, Any] = {
-        "model": card["network"],
-        "version": card["version"],
+    combined, inputs = answer.combined, answer.inputs
+    logits, maps, _ = combined.output
+    fields: dict[str, Any] = {
+        "model": card.network,
+        "version": card.version,
         "request_id": request_id,
-        "label": classes[verdict.label],
-        "probability": dict(zip(classes, verdict.probability, strict=True)),
-        "logit": dict(zip(classes, map(_digits, logits), strict=True)),
-        "temperature": card["temperature"],
-        "threshold": verdict.threshold,
-        "operating_point": question.operating_point,
-        **_networks(card, question, verdict, found, unlike=novelty is not None and novelty.unlike),
+        "label": card.classes[answer.decision.label],
+        "probability": _by_class(card.classes, class_probabilities(combined.positive)),
+        "logit": _by_class(card.classes, map(_digits, logits)),
+        "temperature": card.temperature,
+        "threshold": answer.decision.threshold,
+        "operating_point": answer.decision.operating_point,
+        "decisions": {name: _decision(card, each) for name, each in answer.decisions.items()},
     }
-    if novelty is not None:
-        said["novelty"] = {"score": round(novelty.score, 4), "resembles": novelty.resembles}
-    if question.explain:
-        if question.heatmap != "none":
-            said["heatmaps"] = [_explained(card, k, logits, maps) for k in range(len(classes))]
-        said["erasure"] = erasure
-    elif question.heatmap != "none":
-        said["heatmap"] = _heatmap(card, verdict.shown, maps)
+    if combined.agreement is not None:
+        fields["networks"] = {
+            network.network: _network(network, answer, output, positive)
+            for network, output, positive in zip(
+                card.networks, combined.outputs, combined.positives, strict=True
+            )
+        }
+        fields["agreement"] = {
+            "probability_difference": combined.agreement.probability_difference,
+            "map_correlation": combined.agreement.map_correlation,
+        }
+    fields |= _triage(answer.decision)
+    if combined.novelty is not None:
+        fields["novelty"] = {
+            "score": round(combined.novelty.score, 4),
+            "resembles": combined.novelty.resembles,
+        }
+    if inputs.explain:
+        if inputs.heatmap != "none":
+            fields["heatmaps"] = [
+                _explained(card, index, logits, maps) for index in range(len(card.classes))
+            ]
+        fields["erasure"] = erasure
+    elif inputs.heatmap != "none":
+        fields["heatmap"] = _heatmap(card, answer.shown, maps)
         if overlay is not None:
-            said["heatmap"]["overlay"] = base64.b64encode(overlay).decode()
-    unlike = [novelty.warning()] if novelty is not None and novelty.unlike else []
-    return {**said, "warnings": unlike + _warnings(card, *maps.shape[1:])}
+            fields["heatmap"]["overlay"] = base64.b64encode(overlay).decode()
+    return {**fields, "warnings": list(answer.warnings)}
 
 
 def erasure(
-    card: Card, verdict: Verdict, found: Sequence[Sequence[Found]], share: float
+    card: Archived, answer: Answer, outputs: Sequence[Sequence[ModelOutput]], share: float
 ) -> dict[str, Any]:
     """How the shown class's probability falls when a share of the image is erased.
 
-    `found` is of the image without its strongest region, then without random ones.
+    `outputs` are the networks' on the image without its strongest region, then on those without a
+    random one.
     """
-    strongest, *others = (
-        _probability(ensemble.combine(card, one)[0], card["temperature"])[verdict.shown]
-        for one in found
+    before, strongest, *random = (
+        class_probabilities(positive)[answer.shown]
+        for positive in (
+            answer.combined.positive,
+            *(
+                float(
+                    decision.printed_probability(ensemble.mean(card, each).logits, card.temperature)
+                )
+                for each in outputs
+            ),
+        )
     )
-    before = verdict.probability[verdict.shown]
     return {
-        "class": card["classes"][verdict.shown],
+        "class": card.classes[answer.shown],
         "share": round(share, 6),
         "probability": before,
         "without_strongest": strongest,
-        "without_random": others,
+        "without_random": random,
         "fall": round(before - strongest, DECIMALS),
-        "random_fall": round(before - sum(others) / len(others), DECIMALS),
+        "random_fall": round(before - sum(random) / len(random), DECIMALS),
     }
 
 
-def _heatmap(card: Card, shown: int, maps: Maps) -> dict[str, Any]:
+def _by_class(classes: Sequence[str], values: Any) -> dict[str, float]:
+    return dict(zip(classes, values, strict=True))
+
+
+def _decision(card: Archived, made: Decision) -> dict[str, Any]:
     return {
-        "class": card["classes"][shown],
-        "map": [[_digits(value) for value in row] for row in maps[shown]],
-        "bias": card["bias"][shown],
+        "threshold": made.threshold,
+        "label": card.classes[made.label],
+        **_triage(made),
     }
 
 
-def _explained(card: Card, shown: int, logits: Logits, maps: Maps) -> dict[str, Any]:
-    """A class's map, and what map and bias leave of its logit."""
-    said = _heatmap(card, shown, maps)
-    left = maps[shown].mean(dtype=np.float64) + card["bias"][shown] - logits[shown]
-    return {**said, "completeness": float(left)}
+def _triage(made: Decision) -> dict[str, Any]:
+    if made.triage is None:
+        return {}
+    return {"triage": {"decision": made.triage.decision, "reasons": list(made.triage.reasons)}}
 
 
-def _networks(
-    card: Card, question: Question, verdict: Verdict, found: Sequence[Found], *, unlike: bool
+def _heatmap(card: Archived | GraphCard, index: int, maps: Maps) -> dict[str, Any]:
+    """The map of a class and its bias; mean(map) + bias = logit."""
+    return {
+        "class": card.classes[index],
+        "map": [[_digits(value) for value in row] for row in maps[index]],
+        "bias": card.bias[index],
+    }
+
+
+def _explained(card: Archived, index: int, logits: Logits, maps: Maps) -> dict[str, Any]:
+    """The map of a class, and by how much map and bias miss its logit."""
+    missed = maps[index].mean(dtype=np.float64) + card.bias[index] - logits[index]
+    return {**_heatmap(card, index, maps), "completeness": float(missed)}
+
+
+def _network(
+    network: GraphCard, answer: Answer, output: ModelOutput, positive: float
 ) -> dict[str, Any]:
-    """Of several networks each one's answer and how far they agree; triage by the card's rules."""
-    said: dict[str, Any] = {}
-    disagreement = None
-    if "members" in card:
-        members = list(zip(card["members"], found, strict=True))
-        positive = [
-            _probability(one.logits, member["temperature"])[POSITIVE] for member, one in members
-        ]
-        agreement = ensemble.agreement(positive, [one.maps for one in found])
-        disagreement = agreement["probability_difference"]
-        said["networks"] = {
-            member["network"]: _alone(member, question, verdict, one) for member, one in members
-        }
-        said["agreement"] = agreement
-    if "triage" in card:
-        decision, reasons = ensemble.triage(
-            card["triage"],
-            verdict.probability[POSITIVE],
-            verdict.threshold,
-            disagreement,
-            unlike=unlike,
-        )
-        said["triage"] = {"decision": decision, "reasons": reasons}
-    return said
-
-
-def _alone(member: Card, question: Question, verdict: Verdict, found: Found) -> dict[str, Any]:
-    """One of several networks: its own probability, and its map of the class that is shown."""
-    classes = member["classes"]
-    probability = _probability(found.logits, member["temperature"])
-    said: dict[str, Any] = {
-        "probability": dict(zip(classes, probability, strict=True)),
-        "logit": dict(zip(classes, map(_digits, found.logits), strict=True)),
-        "temperature": member["temperature"],
+    """One network of several: its own probability, and its map of the shown class."""
+    fields: dict[str, Any] = {
+        "probability": _by_class(network.classes, class_probabilities(positive)),
+        "logit": _by_class(network.classes, map(_digits, output.logits)),
+        "temperature": network.temperature,
     }
-    if question.heatmap != "none":
-        said["heatmap"] = _heatmap(member, verdict.shown, found.maps)
-    return said
+    if answer.inputs.heatmap != "none":
+        fields["heatmap"] = _heatmap(network, answer.shown, output.maps)
+    return fields
 
 
 def _digits(value: np.float32) -> float:
-    """Nine significant digits: as many as tell any two float32 apart."""
+    """Nine significant digits: enough to distinguish any two float32."""
     return float(f"{value:.9g}")
 
 
-def _warnings(card: Card, rows: int, columns: int) -> list[str]:
-    said = list(card["warnings"])
+def _card_warnings(card: Archived, rows: int, columns: int) -> list[str]:
+    warnings = list(card.warnings)
     if min(rows, columns) < COARSE:
-        said.append(f"the map has {rows}×{columns} cells: too coarse to locate anything")
-    return said
+        warnings.append(f"the map has {rows}×{columns} cells: too coarse to locate anything")
+    return warnings
 
 
-def encode(said: Mapping[str, Any]) -> bytes:
-    """JSON; a number that is none is an error, since no reader of JSON would take it."""
-    return json.dumps(said, allow_nan=False).encode()
+def encode(fields: Mapping[str, Any]) -> bytes:
+    """JSON. NaN and infinity raise ValueError: JSON has no such values."""
+    return json.dumps(fields, allow_nan=False).encode()
 
 
 def refusal(status: int, type: str, message: str) -> Reply:

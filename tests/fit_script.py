@@ -25,7 +25,7 @@ def main(images: Path, folder: Path, name: str = "small") -> None:
         ):  # fmt: skip
             time.sleep(0.3)  # long enough to be killed in
         if rank == 0:
-            checkpoint.save(folder, network, {})
+            checkpoint.write_weights(folder / checkpoint.WEIGHTS, network.state_dict())
 
 
 if __name__ == "__main__":

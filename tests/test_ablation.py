@@ -110,7 +110,7 @@ def test_cells_are_trained_once(
     after = path.read_text()
     assert after.startswith(before)
     assert json.loads(after.splitlines()[-1])["seed"] == 1
-    assert checkpoint.read_card(folder / "no-dropout-1")["training"]["seed"] == 1
+    assert checkpoint.read_card(folder / "no-dropout-1").training.seed == 1
     grey = ["--only", ablation.STRETCHED, "--keep"]
     ablation.main([*words[:4], *grey])
     plain = checkpoint.read_weights(folder / "first.safetensors")["head.weight"]

@@ -10,6 +10,7 @@ import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from PIL import Image
 from benchmarks import facts, floor, images, load, measured, orders, processes, ratios, serving
 from benchmarks.load import MAP, NONE, OVERLAY, Answer, UnverifiedError, Verifier
 from benchmarks.parts import Bench
+from handlers.card import ArchivedEnsemble, ArchivedNetwork, parse
+from tests import cards
 from tests.test_classifier import SIZE, logit, picture, write
+from train import checkpoint
 
 # Ratios
 
@@ -280,6 +284,20 @@ def test_archives_are_named_by_label(tmp_path: Path) -> None:
             serving.read_archives(given)
 
 
+@pytest.mark.usefixtures("small_networks")
+def test_peers_without_published_weights_have_random_ones(tmp_path: Path) -> None:
+    assert serving.weights_of("small", [], None) is None
+    path = serving.weights_of("small", [], tmp_path)
+    assert path
+    network, card = checkpoint.load(path)
+    assert (card.network, card.input.size, card.classes) == (
+        *("small", 224),
+        ("NORMAL", "PNEUMONIA"),
+    )
+    assert card.warnings == ("never trained: for a smoke run of the benchmark",)
+    assert not network.training
+
+
 def test_what_fails_is_left_out_and_the_rest_goes_on() -> None:
     bench = Bench(argparse.Namespace(pairs=2), [])
 
@@ -298,9 +316,13 @@ def test_what_fails_is_left_out_and_the_rest_goes_on() -> None:
 
 def test_the_floor_answers_as_the_handler_does(tmp_path: Path) -> None:
     model = write(tmp_path / "model")
-    card = json.loads((model / "card.json").read_text())
-    assert floor.runtimes("graph.pt2") == []
-    for runtime in floor.runtimes("graph.onnx"):
+    card = parse(json.loads((model / "card.json").read_text()))
+    assert isinstance(card, ArchivedNetwork)
+    of_torch = replace(card, graph=replace(card.graph, file="graph.pt2"))
+    several = parse(cards.ensemble([cards.archived(), cards.archived()]))
+    assert isinstance(several, ArchivedEnsemble)
+    assert floor.runtimes(of_torch) == floor.runtimes(several) == []
+    for runtime in floor.runtimes(card):
         network = floor.OPEN[runtime](model / "graph.onnx", (2, SIZE, SIZE))
         found = list(floor.answer_all([picture(30), picture(200)], card, network))
         assert [one["label"] for one in found] == ["NORMAL", "PNEUMONIA"]

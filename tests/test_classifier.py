@@ -26,8 +26,8 @@ from ts.utils.util import list_classes_from_module
 
 from handlers import classifier, engine, pixels
 from handlers.classifier import Classifier
-from handlers.engine import OnnxRuntime
-from handlers.ensemble import Found
+from handlers.engine import ModelOutput, OnnxRuntime
+from tests.cards import archived, ensemble
 
 SIZE = 64
 GAIN = 8.0  # logits from black to white
@@ -78,27 +78,22 @@ def write(folder: Path, batch: str = "N", **changes: Any) -> Path:
     folder.mkdir(exist_ok=True)
     graph = folder / "graph.onnx"
     onnx.save(onnx.parser.parse_model(GRAPH.format(batch=batch)), graph)
-    card = {
-        "network": "resnet50",
-        "version": "1.0",
-        "input": {"size": SIZE},
-        "map": {"rows": 4, "columns": 4, "scale": GAIN},
-        "classes": ["NORMAL", "PNEUMONIA"],
-        "bias": [GAIN / 2, -GAIN / 2],
-        "temperature": 1.0,
-        "operating_points": {"balanced": {"threshold": 0.5}, "rule_in": {"threshold": 0.9999}},
-        "default_operating_point": "balanced",
-        "warnings": ["a stand-in that measures brightness"],
-        "graph": {
-            "file": "graph.onnx",
-            "sha256": hashlib.sha256(graph.read_bytes()).hexdigest(),
-            "engine": "onnxruntime",
-            "precision": "f32",
-        },
-        "golden": {"file": "golden.png", "sha256": hashlib.sha256(picture(100)).hexdigest()},
-        "golden_logits": [-logit(100), logit(100)],
-        **changes,
-    }
+    card = archived(
+        **{
+            "input": {"size": SIZE, "mode": "L"},
+            "map": {"rows": 4, "columns": 4, "dilated": False, "scale": GAIN},
+            "bias": [GAIN / 2, -GAIN / 2],
+            "graph": {
+                "file": "graph.onnx",
+                "sha256": hashlib.sha256(graph.read_bytes()).hexdigest(),
+                "engine": "onnxruntime",
+                "precision": "f32",
+            },
+            "golden": {"file": "golden.png", "sha256": hashlib.sha256(picture(100)).hexdigest()},
+            "golden_logits": [-logit(100), logit(100)],
+            **changes,
+        }
+    )
     (folder / "golden.png").write_bytes(picture(100))
     (folder / "card.json").write_text(json.dumps(card))
     return folder
@@ -292,6 +287,7 @@ def test_an_answer(handler: Classifier) -> None:
         "temperature",
         "threshold",
         "operating_point",
+        "decisions",
         "heatmap",
         "warnings",
     ]
@@ -473,7 +469,7 @@ def test_an_image_unlike_the_training_images_is_answered_with_a_warning(
     handler = started(write(tmp_path, novelty=rule, triage=RULES))
     (runs,) = handler._engines
 
-    def measured(images: Any) -> list[Found]:
+    def measured(images: Any) -> list[ModelOutput]:
         return [found._replace(distances=np.array(distances, np.float32)) for found in runs(images)]
 
     monkeypatch.setattr(handler, "_engines", [measured])
@@ -513,14 +509,12 @@ def both(folder: Path, temperature: float = 2.0, bias: float = 1.0) -> Path:
         "graph": {**first["graph"], "file": "other.onnx", "sha256": digest},
     }
     mean = [(a + b / temperature) / 2 for a, b in zip(first["bias"], second["bias"], strict=True)]
-    joint = {
-        **first,
-        "network": "pneumonia",
-        "bias": mean,
-        "members": [first, second],
-        "triage": RULES,
-    }
-    del joint["graph"]
+    joint = ensemble(
+        [first, second],
+        **{name: first[name] for name in ("input", "map", "golden")},
+        bias=mean,
+        triage=RULES,
+    )
     (folder / "card.json").write_text(json.dumps(joint))
     return folder
 
@@ -593,7 +587,7 @@ def test_a_batch_is_decoded_beside_each_other_and_its_network_run_one_at_a_time(
     (runs,) = handler._engines
     running = threading.Lock()
 
-    def alone(images: Any) -> list[Found]:
+    def alone(images: Any) -> list[ModelOutput]:
         assert running.acquire(blocking=False)  # an engine's memory is of one run
         time.sleep(0.01)
         found = runs(images)
@@ -693,12 +687,24 @@ def test_a_graph_that_takes_one_image_at_a_time(tmp_path: Path) -> None:
     assert [one.json["label"] for one in found] == ["NORMAL", "PNEUMONIA"]
 
 
-def test_a_card_that_breaks_an_answer_breaks_no_batch(tmp_path: Path) -> None:
-    handler = started(write(tmp_path, operating_points={"balanced": {}, "other": {"threshold": 0}}))
-    other = request(part(GREY, RAW), part(b"other", "", "operating_point"))
-    broken, whole = answers(handler, raw(GREY), other)
-    assert (broken.status, broken.json["code"]) == (500, 500)
-    assert whole.status == 200
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"operating_points": {"balanced": {}}}, r"operating_points\.balanced\.threshold"),
+        ({"temperature": "warm"}, "temperature: a number is needed"),
+        ({"graph": None}, "graph: an object is needed"),
+        ({"map": {"rows": 4, "columns": 4}}, r"map\.scale: the field is missing"),
+        ({"default_operating_point": "other"}, "other is none of the operating_points"),
+        ({"schema": 99}, "newer"),
+        ({"golden": None}, "no golden image"),
+        ({"golden_logits": None}, "no golden_logits"),
+    ],
+)
+def test_a_malformed_card_is_refused_with_its_field(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RuntimeError, match=f"{words}.*make archive"):
+        started(write(tmp_path, **changes))
 
 
 def test_one_line_of_the_log_a_request(

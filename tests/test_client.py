@@ -1,13 +1,14 @@
 import http.server
-import json
 import os
 import socket
 import subprocess
+import sys
 import threading
-import zipfile
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -15,10 +16,11 @@ import pytest
 from client import api, archives, predict, serve, server, settings, versions
 from client import state as states
 from client.__main__ import main
-from client.archives import ArchiveError
 from client.predict import Image, Question
 from client.settings import StartError
 from client.state import Running
+from tests import cards
+from tests.test_archives import write_archive
 
 CONFIG = Path(__file__).parents[1] / "config.properties"
 
@@ -43,17 +45,6 @@ def a_server(tmp_path: Path, **changes: object) -> Running:
         "archives": {},
     }
     return Running(**{**content, **changes})  # type: ignore[arg-type]
-
-
-def write_archive(
-    folder: Path, network: str = "resnet50", version: str = "1.0", card: object = None
-) -> Path:
-    path = folder / f"{network}-{version}.mar"
-    model = {"modelName": network, "modelVersion": version}
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
-        archive.writestr("card.json", json.dumps(card or {"network": network, "version": version}))
-    return path
 
 
 # Versions
@@ -146,52 +137,69 @@ def test_loopback_addresses(url: str, loopback: bool) -> None:
     assert api.is_loopback(url) is loopback
 
 
-# Archives
+# What is imported
+
+LIGHT = {"arrays", "card", "card_fields", "decision", "files", "records"}
 
 
-def test_archives_are_found_lowest_version_first(tmp_path: Path) -> None:
-    for network, version in [("resnet50", "1.10"), ("resnet50", "1.9"), ("densenet161", "1.0")]:
-        write_archive(tmp_path, network, version)
-    found = archives.find(tmp_path, None)
-    assert [(a.network, a.version) for a in found] == [
-        ("densenet161", "1.0"),
-        ("resnet50", "1.9"),
-        ("resnet50", "1.10"),
-    ]
-    assert archives.highest(found, "resnet50") == "1.10"
-    assert {a.network for a in archives.find(tmp_path, ["resnet50"])} == {"resnet50"}
+def test_the_client_takes_of_handlers_what_is_light_alone() -> None:
+    project = tomllib.loads((CONFIG.parent / "pyproject.toml").read_text())
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (contract,) = [each for each in contracts if each["source_modules"] == ["client"]]
+    modules = {path.stem for path in (CONFIG.parent / "handlers").glob("*.py")} - {"__init__"}
+    forbidden = {f"handlers.{name}" for name in modules - LIGHT}
+    assert forbidden <= set(contract["forbidden_modules"])
 
 
-def test_an_empty_model_store_names_make_archive(tmp_path: Path) -> None:
-    with pytest.raises(ArchiveError, match="make archive"):
-        archives.find(tmp_path, None)
+def test_the_client_starts_without_what_answers_images() -> None:
+    script = "import sys, client.__main__; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    imported = set(done.stdout.split())
+    assert "handlers.card" in imported
+    heavy = {
+        "torch",
+        "PIL",
+        "pydicom",
+        "onnxruntime",
+        "openvino",
+        "numpy",
+        "scipy",
+        "sklearn",
+        "ts",
+    }
+    assert not heavy & imported
 
 
-def test_a_network_without_an_archive_is_named_with_the_known_ones(tmp_path: Path) -> None:
-    write_archive(tmp_path)
-    with pytest.raises(ArchiveError, match=r"no archive of vgg.*resnet50.*make archive"):
-        archives.find(tmp_path, ["vgg"])
+# The card that a version answers with
 
 
-def test_a_cut_off_archive_is_refused(tmp_path: Path) -> None:
-    path = write_archive(tmp_path)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ArchiveError, match="not a whole archive"):
-        archives.read(path)
+def described(monkeypatch: pytest.MonkeyPatch, metadata: object) -> None:
+    """A server whose version describes itself with this."""
+    response = SimpleNamespace(json=lambda: [{"customizedMetadata": metadata}])
+    monkeypatch.setattr(api, "call", lambda *_arguments, **_options: response)
 
 
-def test_an_archive_without_a_card_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "resnet50-1.0.mar"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("MAR-INF/MANIFEST.json", "{}")
-    with pytest.raises(ArchiveError, match=r"resnet50-1\.0\.mar holds no card\.json"):
-        archives.read(path)
+def test_the_card_of_a_version_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    described(monkeypatch, cards.archived())
+    assert api.card(api.Address(""), "resnet50", "1.0").threshold == 0.5
 
 
-def test_an_archive_with_another_networks_card_is_refused(tmp_path: Path) -> None:
-    path = write_archive(tmp_path, card={"network": "densenet161", "version": "1.0"})
-    with pytest.raises(ArchiveError, match="its card is not of resnet50 1"):
-        archives.read(path)
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ("none", "gives no card: 'none'"),
+        ({**cards.archived(), "bias": [0, "1"]}, r"gives no card: bias\.1: a number is needed"),
+        (cards.evaluated(), "gives the card of no archive"),
+    ],
+)
+def test_what_is_no_card_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, metadata: object, reason: str
+) -> None:
+    described(monkeypatch, metadata)
+    with pytest.raises(api.ServerError, match=rf"^resnet50 1\.0 {reason}"):
+        api.card(api.Address(""), "resnet50", "1.0")
 
 
 # The state folder
@@ -240,7 +248,7 @@ def test_a_server_goes_on_unless_what_it_serves_has_changed(tmp_path: Path) -> N
     assert other_settings == "its settings have changed"
     other_store = serve.reason_to_restart(running, tmp_path / "other", {}, [])
     assert other_store == f"it serves {tmp_path}"
-    write_archive(tmp_path, card={"network": "resnet50", "version": "1.0", "seed": 1})
+    write_archive(tmp_path, card=cards.archived(warnings=["built anew"]))
     anew = serve.reason_to_restart(running, tmp_path, {}, [])
     assert anew == "resnet50-1.0.mar was built anew"
     path.unlink()

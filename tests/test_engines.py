@@ -10,25 +10,25 @@ import pytest
 
 from benchmarks import engines
 from handlers import engine
-from handlers.ensemble import Found
+from handlers.card import ArchivedNetwork, parse
+from handlers.engine import ModelOutput
+from tests import cards
 from tests.test_run import trained  # noqa: F401 -- a fixture
 from train import graphs
 from train.__main__ import main
 
-CARD = {
-    "network": "small",
-    "graph": {"precision": "f32"},
-    "temperature": 1.0,
-    "default_operating_point": "balanced",
-    "operating_points": {"balanced": {"threshold": 0.5}},
-}
+CARD = parse(cards.archived(network="small"))
+assert isinstance(CARD, ArchivedNetwork)
 
 
-def answering(pixels: npt.NDArray[np.uint8]) -> list[Found]:
+def answering(pixels: npt.NDArray[np.uint8]) -> list[ModelOutput]:
     """A logit by the image's first pixel, .001 more in a batch."""
     more = 0.001 * (len(pixels) > 1)
     maps = np.zeros((2, 1, 1), np.float32)
-    return [Found(np.array([0, float(one[0, 0]) - 3 + more], np.float32), maps) for one in pixels]
+    return [
+        ModelOutput(np.array([0, float(image[0, 0]) - 3 + more], np.float32), maps)
+        for image in pixels
+    ]
 
 
 def test_the_largest_differences_and_the_labels_are_told() -> None:

@@ -3,8 +3,17 @@ import math
 import numpy as np
 import pytest
 
-from handlers import ensemble
-from handlers.ensemble import Found
+from handlers import card, ensemble
+from handlers.card import Archived, ArchivedEnsemble, ArchivedNetwork
+from handlers.engine import ModelOutput
+from tests import cards
+
+
+def pair_of(temperatures: list[float]) -> Archived:
+    members = [cards.archived(temperature=temperature) for temperature in temperatures]
+    parsed = card.parse(cards.ensemble(members))
+    assert isinstance(parsed, ArchivedEnsemble)
+    return parsed
 
 
 def test_the_mean_keeps_map_and_bias_true() -> None:
@@ -12,41 +21,31 @@ def test_the_mean_keeps_map_and_bias_true() -> None:
     biases, temperatures = np.array([[0.5, -0.5], [1.0, 2.0]]), [2.0, 0.5]
     maps = random.normal(size=(2, 2, 3, 4)).astype(np.float32)
     logits = maps.mean((2, 3)) + biases
-    card = {"members": [{"temperature": t} for t in temperatures]}
-    found = [Found(one.astype(np.float32), its) for one, its in zip(logits, maps, strict=True)]
-    logit, together, _ = ensemble.combine(card, found)
+    outputs = [
+        ModelOutput(own_logits.astype(np.float32), own_maps)
+        for own_logits, own_maps in zip(logits, maps, strict=True)
+    ]
+    mean = ensemble.mean(pair_of(temperatures), outputs)
     bias = (biases[0] / 2.0 + biases[1] / 0.5) / 2
-    np.testing.assert_allclose(together.mean((1, 2)) + bias, logit, atol=1e-6)
-    np.testing.assert_allclose(logit, (logits[0] / 2 + logits[1] * 2) / 2, rtol=1e-6)
+    np.testing.assert_allclose(mean.maps.mean((1, 2)) + bias, mean.logits, atol=1e-6)
+    np.testing.assert_allclose(mean.logits, (logits[0] / 2 + logits[1] * 2) / 2, rtol=1e-6)
 
 
 def test_one_network_alone_is_left_as_it_is() -> None:
-    found = Found(np.array([1.0, 2.0], np.float32), np.zeros((2, 3, 3), np.float32))
-    assert ensemble.combine({"temperature": 3.0}, [found]) is found
+    alone = card.parse(cards.archived(temperature=3.0))
+    assert isinstance(alone, ArchivedNetwork)
+    output = ModelOutput(np.array([1.0, 2.0], np.float32), np.zeros((2, 3, 3), np.float32))
+    combined = ensemble.combine(alone, [output])
+    assert combined.output is output
+    assert combined.agreement is None
+    assert combined.positive == pytest.approx(1 / (1 + math.exp(-1 / 3)), abs=1e-8)
 
 
-def test_agreement_of_maps() -> None:
-    ramp = np.arange(12, dtype=np.float32).reshape(3, 4)
-    of_ramp, of_minus = np.stack([0 * ramp, ramp]), np.stack([ramp, 0 * ramp])
-    assert ensemble.agreement([0.2, 0.9], [of_ramp, 2 * of_ramp]) == {
-        "probability_difference": 0.7,
-        "map_correlation": 1.0,
-    }
-    assert ensemble.agreement([0.5, 0.5], [of_ramp, of_minus])["map_correlation"] == -1.0
-    assert (
-        ensemble.agreement([0.5, 0.5], [of_ramp, 0 * ramp[None].repeat(2, 0)])["map_correlation"]
-        is None
-    )
-
-
-@pytest.mark.parametrize("threshold", [0.5, 0.02, 0.999])
-def test_doubt_means_the_same_at_every_threshold(threshold: float) -> None:
-    """In logits: odds within a factor e^doubt of the threshold's."""
-    rules = {"doubt": 0.4, "disagreement": 1.0}
-    odds = threshold / (1 - threshold)
-    for factor, decision in ((math.exp(0.39), "review"), (math.exp(0.41), "flag")):
-        sure = odds * factor / (1 + odds * factor)
-        assert ensemble.triage(rules, sure, threshold, 0.0)[0] == decision
-        unsure = odds / factor / (1 + odds / factor)
-        below = "review" if decision == "review" else "clear"
-        assert ensemble.triage(rules, unsure, threshold, None)[0] == below
+def test_each_network_of_several_keeps_its_own_probability() -> None:
+    maps = np.zeros((2, 3, 3), np.float32)
+    outputs = [ModelOutput(np.array([0.0, logit], np.float32), maps) for logit in (1.0, 2.0)]
+    combined = ensemble.combine(pair_of([1.0, 4.0]), outputs)
+    assert combined.positives == (0.73105858, 0.62245933)  # sigmoid of 1 and of 0.5
+    assert combined.positive == pytest.approx(1 / (1 + math.exp(-0.75)), abs=1e-6)
+    assert combined.agreement is not None
+    assert combined.agreement.probability_difference == 0.10859925

@@ -168,7 +168,7 @@ def test_a_full_disk_is_named_and_leaves_the_last_state(
     before = state.read_bytes()
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    (tmp_path / "state.part").symlink_to("/dev/full")
+    (tmp_path / "state.pt.part").symlink_to("/dev/full")
     with pytest.raises(CheckpointError, match=r"state\.pt can't be written"):
         run(dataset, state=state, stop=2)
     assert state.read_bytes() == before

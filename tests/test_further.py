@@ -7,27 +7,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from PIL import Image
 from scipy.stats import mannwhitneyu
 
+from handlers.card_fields import OperatingPoint
 from tests.small import small_network
 from train import compare, data, doubt, stress, twins
-from train.calibrate import OperatingPoint
-from train.judge import UNCHANGED, Judged
+from train.judge import UNCHANGED, CalibratedModel
 from train.metrics import net_benefit
 from train.patients import DataError
 
 PART = "test"
 
 
-def judged(scores: npt.ArrayLike, name: str = "any", threshold: float = 0.5) -> Judged:
+def point(threshold: float) -> OperatingPoint:
+    return OperatingPoint(threshold=threshold, sensitivity=1, specificity=1)
+
+
+def model(scores: npt.ArrayLike, name: str = "any", threshold: float = 0.5) -> CalibratedModel:
     """A network with these probabilities of PNEUMONIA."""
     positive = np.log(np.asarray(scores) / (1 - np.asarray(scores)))
     logits = np.stack([0 * positive, positive], axis=1)
-    return Judged(
-        name, UNCHANGED, {"balanced": OperatingPoint(threshold, 1, 1)}, {PART: logits}, {}
-    )
+    return CalibratedModel(name, UNCHANGED, {"balanced": point(threshold)}, {PART: logits})
 
 
 # --- differences
@@ -65,10 +66,10 @@ def test_differences_are_paired() -> None:
     patients = np.array([f"p{k // 2}" for k in range(80)])
     scores = (0.3 * labels + 0.7 * random.random(80)).clip(0.01, 0.99)
     better = (scores + 0.05 * (2 * labels - 1)).clip(0.01, 0.99)
-    (same,) = compare.differences([judged(scores), judged(scores)], PART, labels, patients)
+    (same,) = compare.differences([model(scores), model(scores)], PART, labels, patients)
     assert (same.auc, same.auc_interval, same.accuracy_interval) == (0, (0, 0), (0, 0))
     found = compare.differences(
-        [judged(scores, "a"), judged(better, "b"), judged(scores, "c")], PART, labels, patients
+        [model(scores, "a"), model(better, "b"), model(scores, "c")], PART, labels, patients
     )
     assert [(one.first, one.second) for one in found] == [("b", "a"), ("c", "a"), ("c", "b")]
     # It never ranks a pair worse, so that no draw of patients can find the contrary.
@@ -91,13 +92,13 @@ def test_risk_and_coverage() -> None:
 
 
 def test_measures_of_doubt() -> None:
-    one, other = judged([0.2, 0.9]), judged([0.6, 0.8])
-    both = judged([0.4, 0.85], threshold=0.4)
-    found = doubt.measures([one, other, both], PART)
+    networks = [model([0.2, 0.9]), model([0.6, 0.8])]
+    both = model([0.4, 0.85], threshold=0.4)
+    found = doubt.measures(networks, both, PART)
     np.testing.assert_allclose(found["disagreement"], [0.4, 0.1], atol=1e-7)
     near = found["nearness to the threshold"]
     np.testing.assert_allclose(near, [0, -np.log((0.85 / 0.15) / (0.4 / 0.6))], atol=1e-6)
-    assert list(doubt.measures([one], PART)) == ["nearness to the threshold"]
+    assert list(doubt.measures(networks[:1], networks[0], PART)) == ["nearness to the threshold"]
     np.testing.assert_array_equal(doubt.wrong(both, PART, np.array([0, 1])), [True, False])
 
 
@@ -147,8 +148,8 @@ def test_changes_do_what_their_names_say() -> None:
 
 
 def test_the_mean_is_of_changes_alone() -> None:
-    found = {name: stress.Borne(0.8, 0.5, 0.7) for name in stress.CHANGES}
-    found[stress.INVERTED] = found[stress.AS_IT_IS] = stress.Borne(0.0, 9.0, 0.0)
+    found = {name: stress.RobustnessResult(0.8, 0.5, 0.7) for name in stress.CHANGES}
+    found[stress.INVERTED] = found[stress.AS_IT_IS] = stress.RobustnessResult(0.0, 9.0, 0.0)
     mean = stress.mean(found)
     assert (mean.auc, mean.log_loss, mean.accuracy) == pytest.approx((0.8, 0.5, 0.7))
 
@@ -171,10 +172,10 @@ def test_twins_of_other_encodings(images: Path, tmp_path: Path) -> None:
         "train-NORMAL-003",
         "train-NORMAL-004",
     ]
-    network, its = small_network().eval(), judged([0.5])
-    found = twins.measure(network, its, dataset, pixels[:1], rows[:1])
+    network, its = small_network().eval(), model([0.5])
+    found = twins.measure(network, its, dataset, (pixels[:1], rows[:1]))
     assert (found.images, found.largest, found.changed) == (1, 0.0, 0)
-    both = twins.measure(network, its, dataset, pixels, rows)
+    both = twins.measure(network, its, dataset, (pixels, rows))
     assert both.largest > 0
     assert both.median == pytest.approx(both.largest / 2)
     (tmp_path / "twins/NORMAL/stranger.png").write_bytes(source.read_bytes())
@@ -189,11 +190,10 @@ def test_a_network_under_stress_is_judged_at_its_threshold() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (12, 32, 32), dtype=np.uint8)
     labels = np.tile([0, 1], 6)
     dataset: Any = SimpleNamespace(labels=labels, pixels=pixels, rows=lambda _part: np.arange(12))
-    its = Judged(
-        "any", UNCHANGED, {"balanced": OperatingPoint(0.0, 1, 1)},
-        {"block-select": np.zeros((12, 2))}, {},
-    )  # fmt: skip
-    found = stress.measure(network, its, dataset, torch.device("cpu"))
+    its = CalibratedModel(
+        "any", UNCHANGED, {"balanced": point(0.0)}, {"block-select": np.zeros((12, 2))}
+    )
+    found = stress.measure(network, its, dataset)
     assert list(found) == [stress.AS_IT_IS, *stress.CHANGES]
     assert {one.accuracy for one in found.values()} == {0.5}  # all are called sick
     assert found[stress.AS_IT_IS].auc == 0.5

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from benchmarks import growth, growth_report
+from client import archives
 from handlers import limits
+from tests import cards
+from tests.test_archives import write_archive
 
 
 def a_measurement(**figures: Any) -> dict[str, Any]:
@@ -72,6 +75,20 @@ def test_the_report_says_what_was_measured(tmp_path: Path) -> None:
     assert "p99 is 1.50 to 1.50 times clients / requests a second" in text.replace("\n", " ")
     assert "about 100 requests take, 5 s with one worker" in text
     assert "resnet50 1.0, f32 by openvino; a processor, 2 cores" in text
+
+
+def test_the_archive_of_a_result_is_told(tmp_path: Path) -> None:
+    graph = {"file": "g.onnx", "sha256": cards.SHA256, "engine": "openvino", "precision": "int8"}
+    members = [cards.archived(graph=graph), cards.archived(network="densenet161", graph=graph)]
+    for network, card in (
+        ("resnet50", cards.archived(graph=graph)),
+        ("pneumonia", cards.ensemble(members)),
+    ):
+        archive = archives.read(write_archive(tmp_path, network, card=card))
+        assert growth.facts_of(archive) == {
+            **{"network": network, "version": "1.0"},
+            **{"precision": "int8", "engine": "openvino"},
+        }
 
 
 def test_every_chart_is_drawn_and_shown(tmp_path: Path) -> None:

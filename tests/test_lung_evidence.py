@@ -60,7 +60,8 @@ def test_a_network_learns_to_look_into_the_lungs(
         report = evaluate.evaluate(folder).read_text()
         assert "## Where the evidence lies" in report
         (trained,) = networks_of(folder)
-        assert trained.card["training"]["lungs"]["images"] > 0
+        assert trained.card.training.lungs is not None
+        assert trained.card.training.lungs.images > 0
         assert trained.masks is not None
         rows = trained.dataset.rows(split.FIT)
         evidence = lung_evidence.measure(trained.network, trained.dataset, trained.masks, rows)

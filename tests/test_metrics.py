@@ -21,7 +21,7 @@ PATIENTS = np.array([f"p{n}" for n in range(8)])
 
 def test_figures_by_hand() -> None:
     found = judge(LABELS, SCORES, PATIENTS, threshold=0.5)
-    assert found.confusion == [[3, 1], [1, 3]]
+    assert found.confusion == ((3, 1), (1, 3))
     assert found.accuracy == 0.75
     assert found.auc == 15 / 16  # of 16 pairs one is the wrong way round
     sick = found.by_class["PNEUMONIA"]
@@ -69,7 +69,7 @@ def test_recall_by_series() -> None:
 
 
 def test_the_threshold_itself_is_positive() -> None:
-    assert judge(LABELS, SCORES, PATIENTS, threshold=0.6).confusion == [[3, 1], [1, 3]]
+    assert judge(LABELS, SCORES, PATIENTS, threshold=0.6).confusion == ((3, 1), (1, 3))
 
 
 @pytest.mark.parametrize(

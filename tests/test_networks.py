@@ -106,7 +106,7 @@ def test_without_weights_from_scratch_and_loudly(
 def test_init_from_a_path(tmp_path: Path) -> None:
     torch.manual_seed(1)
     trained = build("small")
-    checkpoint.save(tmp_path / "small", trained, {})
+    checkpoint.write_weights(tmp_path / "small" / checkpoint.WEIGHTS, trained.state_dict())
     network, came_from = initialise("small", str(tmp_path))
     assert came_from.startswith("sha256:")
     assert_close(network.head.weight, trained.head.weight)

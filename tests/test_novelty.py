@@ -3,7 +3,10 @@
 import io
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,19 +16,22 @@ from PIL.Image import Transpose
 from scipy.spatial.distance import mahalanobis
 from sklearn.datasets import load_sample_images
 
-from handlers import engine, ensemble
-from handlers import novelty as rule
-from handlers.ensemble import Found
+from handlers import decision, engine, ensemble
+from handlers import novelty as rules
+from handlers.card import EvaluatedNetwork
+from handlers.card_fields import NoveltyRule, TriageRules
+from handlers.decision import Triage
+from handlers.engine import ModelOutput
 from handlers.pixels import decode
 from tests.small import small_network
 from tests.test_run import trained  # noqa: F401 -- a fixture
-from train import checkpoint, novelty
+from train import checkpoint, novelty, novelty_rule
 from train.checkpoint import CheckpointError
 from train.export import export, verify
 from train.networks import NETWORKS, build
 from train.novelty import Reference, alter, features, halves
 
-RULE = {"threshold": 2.0, "alterations": ["upside down", "inverted"], "margins": [0.0, 0.5]}
+RULE = NoveltyRule(threshold=2.0, alterations=("upside down", "inverted"), margins=(0.0, 0.5))
 
 
 def test_distances_are_those_of_mahalanobis() -> None:
@@ -84,26 +90,31 @@ def test_early_features_are_those_on_the_way_to_the_answer(name: str) -> None:
 def test_the_rule(
     distances: list[float], score: float, resembles: str | None, unlike: bool
 ) -> None:
-    found = rule.judge(RULE, np.array(distances, np.float32))
+    found = rules.assess(RULE, np.array(distances, np.float32))
     assert found.score == pytest.approx(score)
     assert (found.resembles, found.unlike) == (resembles, unlike)
     assert (resembles or "novelty") in found.warning()
 
 
 def test_of_several_networks_one_warning_counts() -> None:
-    def found(*distances: float) -> Found:
+    def output(*distances: float) -> ModelOutput:
         zeros = np.zeros((2, 1, 1), np.float32)
-        return Found(zeros[:, 0, 0], zeros, np.array(distances, np.float32))
+        return ModelOutput(zeros[:, 0, 0], zeros, np.array(distances, np.float32))
 
-    card = {"members": [{"novelty": RULE}, {"novelty": RULE}]}
-    worst = ensemble.novelty_of(card, [found(1.9, 3, 3), found(1.0, 0.5, 3)])
+    network = SimpleNamespace(temperature=1.0, novelty=RULE)
+    card: Any = SimpleNamespace(temperature=1.0, networks=(network, network))
+    worst = ensemble.combine(card, [output(1.9, 3, 3), output(1.0, 0.5, 3)]).novelty
     assert worst is not None
     assert worst.resembles == "upside down"
-    calm = ensemble.novelty_of(card, [found(1.9, 3, 3), found(1.0, 3, 3)])
-    assert calm == rule.Novelty(pytest.approx(0.95), None)
-    assert ensemble.novelty_of({}, [Found(*found(9, 9, 9)[:2])]) is None
-    rules = {"doubt": 0.0, "disagreement": 1.0}
-    assert ensemble.triage(rules, 0.9, 0.5, None, unlike=True) == ("review", ["unlike"])
+    calm = ensemble.combine(card, [output(1.9, 3, 3), output(1.0, 3, 3)]).novelty
+    assert calm == rules.Novelty(pytest.approx(0.95), None)
+    without: Any = SimpleNamespace(
+        temperature=1.0, networks=(SimpleNamespace(temperature=1.0, novelty=None),)
+    )
+    assert ensemble.combine(without, [output(9, 9, 9)]).novelty is None
+    assert ensemble.combine(card, [ModelOutput(*output(9, 9, 9)[:2])] * 2).novelty is None
+    bounds = TriageRules(doubt=0.0, disagreement=1.0)
+    assert decision.triage(bounds, 0.9, 0.5, None, unlike=True) == Triage("review", ("unlike",))
 
 
 def test_the_graph_answers_with_distances(tmp_path: Path) -> None:
@@ -126,11 +137,13 @@ def test_the_graph_answers_with_distances(tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_its_reference(trained: Path) -> None:  # noqa: F811
-    card = checkpoint.read_card(trained / "small")
+    card = checkpoint.read_network_card(trained / "small")
     reference = novelty.load(trained / "small", card)
     assert reference is not None
     assert reference.centres.shape == (4, 8)
-    assert card["novelty"]["threshold"] > 0
+    assert isinstance(card, EvaluatedNetwork)
+    assert card.novelty is not None
+    assert card.novelty.threshold > 0
     metrics = json.loads((trained / "report/metrics.json").read_text())["novelty"]["small"]
     assert set(metrics["parts"]) == {"random", "block-select", "block-calibrate", "test"}
     # These images are noise, the same upside down: nothing may be said of that.
@@ -142,8 +155,7 @@ def test_a_run_keeps_its_reference(trained: Path) -> None:  # noqa: F811
         CheckpointError, match=r"reference\.safetensors is missing or not the card's"
     ):
         novelty.load(trained / "small", card)
-    del card["novelty"]
-    assert novelty.load(trained / "small", card) is None
+    assert novelty.load(trained / "small", replace(card, novelty=None)) is None
 
 
 # The published networks, on what hospitals and others send
@@ -191,9 +203,11 @@ def warned(weights: Path, images: Iterable[Image.Image]) -> list[bool]:
     for image in images:
         file = io.BytesIO()
         image.save(file, "PNG")
-        decoded.append(decode(file.getvalue(), card["input"]["size"]))
+        decoded.append(decode(file.getvalue(), card.input.size))
     distances = reference(features(network, reference.stage, np.stack(decoded))).numpy()
-    return [rule.judge(card["novelty"], one).unlike for one in distances]
+    assert isinstance(card, EvaluatedNetwork)
+    assert card.novelty is not None
+    return novelty_rule.unlike(card.novelty, distances).tolist()
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=lambda path: path.stem)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from handlers import files
 from tests.test_run import QUICK, trained  # noqa: F401 -- a fixture
-from train import checkpoint, explain_report, model_card, phantoms, publish, recipes, run
+from train import checkpoint, explain_report, model_card, phantoms, publish, recipes, run, run_facts
 from train.options import Options
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +22,8 @@ def check(project: Path) -> None:
     files = sorted(weights.glob("*.safetensors"))
     assert files
     for file in files:
-        _, card = checkpoint.load(file)  # the hash is right
+        checkpoint.load(file)  # the hash is right
+        card = json.loads(file.with_suffix(".json").read_text())
         assert file.stat().st_size <= publish.LARGEST
         its = metrics["networks"][card["network"]]
         assert card["figures"]["test"] == its["parts"]["test"]
@@ -53,10 +55,10 @@ def test_a_network_is_published_in_step(
     assert "| test images opened before | 2 times ([each](../test-looks.md)) |\n" in report
     check(tmp_path)
     text = (tmp_path / model_card.PATH).read_text()
-    test = checkpoint.read_card(tmp_path / "weights/small.safetensors")["figures"]["test"]
+    test = json.loads((tmp_path / "weights/small.json").read_text())["figures"]["test"]
     assert f"| small | {test['auc']:.3f}" in text
     assert "scratch" in text
-    data = Path(json.loads((trained / run.RUN).read_text())["data"])
+    data = Path(json.loads((trained / run_facts.RUN).read_text())["data"])
     monkeypatch.setattr(explain_report, "PHANTOMS", 6)
     maps = explain_report.explain_published(data)
     assert maps == publish.REPORT / "explain.md"
@@ -77,13 +79,16 @@ def test_a_second_network_is_published_beside_the_first_which_stays_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     publish.publish(trained)
-    files = ["weights/small.safetensors", "weights/reference/small.safetensors"]
-    before = [checkpoint.sha256(tmp_path / file) for file in files]
+    paths = [
+        tmp_path / "weights/small.safetensors",
+        tmp_path / "weights/reference/small.safetensors",
+    ]
+    before = [files.sha256(path) for path in paths]
     monkeypatch.setitem(recipes.PRESETS["quick"], "small-frozen", (QUICK,))
     chosen = Options(images, "scratch", "quick", ("small-frozen",), runs=tmp_path / "elsewhere")
     other = run.train(chosen)  # publishing judges it
     publish.publish(other)
-    assert [checkpoint.sha256(tmp_path / file) for file in files] == before
+    assert [files.sha256(path) for path in paths] == before
     check(tmp_path)
     joint = json.loads((tmp_path / "weights/pneumonia.json").read_text())
     assert [one["network"] for one in joint["members"]] == ["small", "small-frozen"]
@@ -103,4 +108,4 @@ def test_a_published_network_of_other_data_is_not_judged_here(
     (tmp_path / "weights/other.json").write_text(json.dumps(card))
     assert publish._add_published(trained, tmp_path / "weights") == []
     assert not (trained / "other").exists()
-    assert json.loads((trained / run.RUN).read_text())["networks"] == ["small"]
+    assert json.loads((trained / run_facts.RUN).read_text())["networks"] == ["small"]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from ts.context import Context
 
-from handlers import engine
+from handlers import decision, engine
 from handlers.classifier import Classifier
 from tests.small import small_network, write_images
 from tests.test_run import trained  # noqa: F401 -- a fixture
-from train import archive, checkpoint, export, graphs, quantise
+from train import archive, export, graphs, quantise
 from train.graphs import ArchiveError, Running
 
 
@@ -38,6 +38,14 @@ def test_the_identity_of_map_and_logit_holds_in_8_bits(runtime: str, tmp_path: P
         np.testing.assert_allclose(one.maps.mean((1, 2)) + bias, one.logits, atol=1e-5)
         np.testing.assert_allclose(one.logits, logits, atol=0.05)
     assert np.abs(np.stack([one.logits for one in found]) - exact).max() > 1e-6  # it is another
+
+
+def test_correlation_is_pearson_by_image() -> None:
+    maps = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    assert decision.correlation(maps, 3 * maps + 7) == pytest.approx([1, 1])
+    assert decision.correlation(maps, -maps) == pytest.approx([-1, -1])
+    half = np.stack([maps[0], -maps[1]])
+    assert decision.correlation(maps, half) == pytest.approx([1, -1])
 
 
 def test_the_gate_names_what_exceeds_its_limit() -> None:
@@ -69,7 +77,7 @@ def test_an_archive_in_8_bits_tells_its_gate_and_needs_the_training_data(
     assert set(card["graph"]["gate"]) == set(quantise.LIMITS)
     times = card["graph"]["milliseconds"]
     assert card["graph"]["engine"] == graphs.choose(times)
-    whole = checkpoint.read_card(trained / "small")
+    whole = json.loads((trained / "small/card.json").read_text())
     assert card["novelty"]["threshold"] != whole["novelty"]["threshold"]
     assert {**card["novelty"], "threshold": 0, "margins": 0} == {
         **whole["novelty"],

@@ -8,26 +8,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers import response
-from handlers.ensemble import Found
+from handlers import card, inputs, response
+from handlers.card import ArchivedNetwork
+from handlers.engine import ModelOutput
 from handlers.errors import RequestError
-from handlers.question import Question, ask
-from handlers.response import Verdict, judge, prefers_png
+from handlers.inputs import Inputs
+from handlers.response import Answer, prefers_png
+from tests.cards import archived, operating_point
 
-CARD: dict[str, Any] = {
-    "network": "resnet50",
-    "version": "1.0",
-    "classes": ["NORMAL", "PNEUMONIA"],
-    "bias": [-0.25, 0.25],
-    "temperature": 1.0,
-    "operating_points": {
-        "screening": {"threshold": 0.2},
-        "balanced": {"threshold": 0.5},
-        "rule_in": {"threshold": 0.9},
-    },
-    "default_operating_point": "balanced",
-    "warnings": ["trained on phantoms: not for patients"],
-}
+
+def card_with(**changes: Any) -> ArchivedNetwork:
+    parsed = card.parse(
+        archived(
+            **{
+                "bias": [-0.25, 0.25],
+                "operating_points": {
+                    "screening": operating_point(0.2),
+                    "balanced": operating_point(0.5),
+                    "rule_in": operating_point(0.9),
+                },
+                "warnings": ["trained on phantoms: not for patients"],
+                **changes,
+            }
+        )
+    )
+    assert isinstance(parsed, ArchivedNetwork)
+    return parsed
+
+
+CARD = card_with()
 IMAGE = b"\x89PNG any bytes"
 BASE64 = base64.b64encode(IMAGE).decode()
 DEFAULTS = ("predicted", "overlay", "balanced")
@@ -35,19 +44,19 @@ DEFAULTS = ("predicted", "overlay", "balanced")
 RAW, AS_JSON, FORM = "image/png", "application/json", "multipart/form-data; boundary=b"
 
 
-def found(fields: dict[str, Any], content_type: str = "") -> Question:
-    question = ask(fields, content_type, CARD)
-    assert bytes(question.image) == IMAGE
-    return question
+def read(fields: dict[str, Any], content_type: str = "") -> Inputs:
+    request = inputs.read(fields, content_type, CARD)
+    assert bytes(request.image) == IMAGE
+    return request
 
 
-def options(question: Question) -> tuple[str, str, str]:
-    return question.of_class, question.heatmap, question.operating_point
+def options(request: Inputs) -> tuple[str, str, str]:
+    return request.map_class, request.heatmap, request.operating_point
 
 
 def refused(fields: dict[str, Any], content_type: str = "") -> RequestError:
     with pytest.raises(RequestError) as refusal:
-        ask(fields, content_type, CARD)
+        inputs.read(fields, content_type, CARD)
     return refusal.value
 
 
@@ -74,7 +83,7 @@ def refused(fields: dict[str, Any], content_type: str = "") -> RequestError:
     ],
 )
 def test_the_image_is_found(fields: dict[str, Any], content_type: str) -> None:
-    assert options(found(fields, content_type)) == DEFAULTS
+    assert options(read(fields, content_type)) == DEFAULTS
 
 
 CHOSEN = {"class": "NORMAL", "heatmap": "none", "operating_point": "rule_in"}
@@ -96,7 +105,7 @@ CHOSEN = {"class": "NORMAL", "heatmap": "none", "operating_point": "rule_in"}
     ],
 )
 def test_options_by_every_road(fields: dict[str, Any]) -> None:
-    assert options(found(fields)) == ("NORMAL", "none", "rule_in")
+    assert options(read(fields)) == ("NORMAL", "none", "rule_in")
 
 
 @pytest.mark.parametrize("name", ["class", "heatmap", "operating_point"])
@@ -108,7 +117,7 @@ def test_every_known_value_is_taken(name: str) -> None:
     }
     place = list(known).index(name)
     for value in known[name]:
-        assert options(found({"body": IMAGE, name: value}))[place] == value
+        assert options(read({"body": IMAGE, name: value}))[place] == value
 
 
 @pytest.mark.parametrize("name", ["class", "heatmap", "operating_point"])
@@ -193,12 +202,12 @@ def test_what_is_refused(
 
 def test_an_empty_image_is_for_the_decoder_to_refuse() -> None:
     for fields in ({"body": b""}, {"body": {"image": ""}}):
-        assert ask(fields, "", CARD).image == b""
+        assert inputs.read(fields, "", CARD).image == b""
 
 
 def test_asking_leaves_the_request_as_it_is() -> None:
     fields = {"body": {"image": BASE64, "class": "NORMAL"}}
-    ask(fields, AS_JSON, CARD)
+    inputs.read(fields, AS_JSON, CARD)
     assert fields == {"body": {"image": BASE64, "class": "NORMAL"}}
 
 
@@ -221,7 +230,7 @@ def test_any_request_is_a_question_or_a_request_error(
     fields: dict[str, Any], content_type: str
 ) -> None:
     try:
-        image: object = ask(fields, content_type, CARD).image
+        image: object = inputs.read(fields, content_type, CARD).image
     except RequestError as error:
         image = b"" if error.status in (400, 415) and len(str(error)) < 700 else error
     assert isinstance(image, bytes | bytearray)
@@ -275,22 +284,32 @@ def test_no_accept_header_is_too_odd(accept: str) -> None:
 # Answering
 
 
-def question(of_class: str = "predicted", point: str = "balanced") -> Question:
-    return Question(b"", of_class, "overlay", point)
+def inputs_for(
+    map_class: str = "predicted", point: str = "balanced", heatmap: str = "overlay"
+) -> Inputs:
+    return Inputs(b"", map_class, heatmap, point)
 
 
-def verdict(normal: float, pneumonia: float, **changes: Any) -> Verdict:
+def output(normal: float, pneumonia: float) -> ModelOutput:
     logits = np.array([normal, pneumonia], np.float32)
-    return judge(logits, question(), {**CARD, **changes})
+    return ModelOutput(logits, np.zeros((2, 4, 4), np.float32))
+
+
+def answer_to(normal: float, pneumonia: float, **changes: Any) -> Answer:
+    return response.answer(card_with(**changes), inputs_for(), [output(normal, pneumonia)])
+
+
+def probabilities(answer: Answer) -> list[float]:
+    return list(response.document(CARD, answer, "id")["probability"].values())
 
 
 def test_probability_is_the_softmax_of_logits_over_temperature() -> None:
-    found = verdict(-1.0, 1.0, temperature=2.0)
-    assert found.probability[1] == round(1 / (1 + math.exp(-1)), 8) == 0.73105858
-    assert found.probability[0] == 0.26894142
-    assert verdict(0.0, 0.0).probability == (0.5, 0.5)
-    assert verdict(-3e38, 3e38).probability == (0.0, 1.0)
-    assert verdict(9e3, -9e3).probability == (1.0, 0.0)
+    calibrated = probabilities(answer_to(-1.0, 1.0, temperature=2.0))
+    assert calibrated[1] == round(1 / (1 + math.exp(-1)), 8) == 0.73105858
+    assert calibrated[0] == 0.26894142
+    assert probabilities(answer_to(0.0, 0.0)) == [0.5, 0.5]
+    assert probabilities(answer_to(-3e38, 3e38)) == [0.0, 1.0]
+    assert probabilities(answer_to(9e3, -9e3)) == [1.0, 0.0]
 
 
 @given(st.floats(-40, 40, width=32), st.floats(-40, 40, width=32), st.floats(0.05, 20))
@@ -299,33 +318,36 @@ def test_what_is_printed_adds_up_and_decides(
 ) -> None:
     exact = 1 / (1 + math.exp(min(700, (normal - pneumonia) / temperature)))
     for threshold in (0.5, exact, round(exact, 8), min(1.0, exact + 1e-9), 0.0, 1.0):
-        points = {"balanced": {"threshold": threshold}}
-        found = verdict(normal, pneumonia, temperature=temperature, operating_points=points)
-        printed = json.loads(json.dumps([*found.probability, found.threshold]))
+        points = {"balanced": operating_point(threshold)}
+        answer = answer_to(normal, pneumonia, temperature=temperature, operating_points=points)
+        printed = json.loads(
+            json.dumps([*probabilities(answer), answer.decisions["balanced"].threshold])
+        )
         assert printed[0] + printed[1] == pytest.approx(1, abs=1e-8)
         assert printed[1] == pytest.approx(exact, abs=1e-8)
-        assert found.label == (printed[1] >= printed[2])
+        assert answer.decision.label == (printed[1] >= printed[2])
         assert printed[2] == pytest.approx(threshold, abs=1e-8)
 
 
 def test_the_operating_point_decides() -> None:
-    logits = np.array([0.0, 1.0], np.float32)  # .731
-    labels = {p: judge(logits, question(point=p), CARD).label for p in CARD["operating_points"]}
-    assert labels == {"screening": 1, "balanced": 1, "rule_in": 0}
+    labels = {"screening": 1, "balanced": 1, "rule_in": 0}
+    for point, label in labels.items():
+        answer = response.answer(CARD, inputs_for(point=point), [output(0.0, 1.0)])  # 0.731
+        assert answer.decision.label == label
+        assert {name: each.label for name, each in answer.decisions.items()} == labels
 
 
 def test_the_map_that_is_shown() -> None:
     for normal, pneumonia, predicted in ((1.0, -1.0, 0), (-1.0, 1.0, 1)):
-        logits = np.array([normal, pneumonia], np.float32)
-        assert judge(logits, question("predicted"), CARD).shown == predicted
-        assert judge(logits, question("NORMAL"), CARD).shown == 0
-        assert judge(logits, question("PNEUMONIA"), CARD).shown == 1
+        for map_class, shown in (("predicted", predicted), ("NORMAL", 0), ("PNEUMONIA", 1)):
+            answer = response.answer(CARD, inputs_for(map_class), [output(normal, pneumonia)])
+            assert answer.shown == shown
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_no_verdict_on_what_is_no_number(broken: float) -> None:
-    with pytest.raises(ValueError, match="no finite number"):
-        verdict(0.0, broken)
+def test_no_decision_on_a_logit_that_is_not_finite(broken: float) -> None:
+    with pytest.raises(ValueError, match="not a finite number"):
+        answer_to(0.0, broken)
 
 
 LOGITS = np.array([-1.7101132, 1.7254419], np.float32)
@@ -333,10 +355,8 @@ MAPS = np.stack([np.full((5, 6), -1.4601132), np.full((5, 6), 1.4754419)]).astyp
 
 
 def answer(heatmap: str = "overlay", maps: Any = MAPS, overlay: bytes | None = b"PNG") -> Any:
-    asked = Question(b"", "predicted", heatmap, "balanced")
-    judged = judge(LOGITS, asked, CARD)
-    said = response.answer(CARD, asked, judged, "id-1", [Found(LOGITS, maps)], overlay)
-    return json.loads(response.encode(said))
+    answer = response.answer(CARD, inputs_for(heatmap=heatmap), [ModelOutput(LOGITS, maps)])
+    return json.loads(response.encode(response.document(CARD, answer, "id-1", overlay)))
 
 
 def test_the_whole_answer() -> None:
@@ -350,6 +370,11 @@ def test_the_whole_answer() -> None:
         "temperature": 1.0,
         "threshold": 0.5,
         "operating_point": "balanced",
+        "decisions": {
+            "screening": {"threshold": 0.2, "label": "PNEUMONIA"},
+            "balanced": {"threshold": 0.5, "label": "PNEUMONIA"},
+            "rule_in": {"threshold": 0.9, "label": "PNEUMONIA"},
+        },
         "heatmap": {
             "class": "PNEUMONIA",
             "map": [[1.47544193] * 6] * 5,
@@ -361,8 +386,8 @@ def test_the_whole_answer() -> None:
 
 
 def test_map_and_bias_give_the_logit() -> None:
-    found = answer()["heatmap"]
-    assert np.mean(found["map"]) + found["bias"] == pytest.approx(LOGITS[1], abs=1e-6)
+    heatmap = answer()["heatmap"]
+    assert np.mean(heatmap["map"]) + heatmap["bias"] == pytest.approx(LOGITS[1], abs=1e-6)
 
 
 def test_numbers_alone_and_no_heatmap() -> None:
@@ -372,10 +397,10 @@ def test_numbers_alone_and_no_heatmap() -> None:
 
 @pytest.mark.parametrize(("shape", "coarse"), [((4, 4), False), ((3, 3), True), ((3, 8), True)])
 def test_a_coarse_map_is_warned_of(shape: tuple[int, int], coarse: bool) -> None:
-    said = answer(maps=np.zeros((2, *shape), np.float32))["warnings"]
-    assert said[0] == "trained on phantoms: not for patients"
-    assert any("too coarse to locate" in warning for warning in said) is coarse
-    assert CARD["warnings"] == ["trained on phantoms: not for patients"]
+    warnings = answer(maps=np.zeros((2, *shape), np.float32))["warnings"]
+    assert warnings[0] == "trained on phantoms: not for patients"
+    assert any("too coarse to locate" in warning for warning in warnings) is coarse
+    assert CARD.warnings == ("trained on phantoms: not for patients",)
 
 
 def test_numbers_that_json_has_not_are_errors() -> None:

@@ -12,9 +12,22 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from handlers import engine, pixels
+from handlers import decision, engine, files, pixels
+from handlers.card import EvaluatedNetwork
 from tests.small import RECIPE, small_network
-from train import archive, checkpoint, evaluate, novelty, publish, recipes, run, show
+from train import (
+    archive,
+    checkpoint,
+    evaluate,
+    measure,
+    novelty,
+    predictions,
+    publish,
+    recipes,
+    run,
+    run_facts,
+    show,
+)
 from train.__main__ import main
 from train.cam import explain
 from train.checkpoint import CheckpointError
@@ -25,6 +38,7 @@ from train.networks import NETWORKS, build, initialise, predict
 from train.options import Options
 from train.publish import PublishError
 from train.recipes import Phase
+from train.run_facts import RunFacts
 from train.trained import networks_of, published_networks
 
 QUICK = replace(RECIPE, phases=(Phase(32, 3),), dilated=True)
@@ -57,7 +71,7 @@ def test_another_seed_on_the_same_parts(trained: Path, images: Path) -> None:
     assert (other / "split.csv").read_text() == (trained / "split.csv").read_text()
     first, second = (networks_of(folder)[0] for folder in (trained, other))
     assert first.dataset.parts == second.dataset.parts
-    assert first.card["weights_sha256"] != second.card["weights_sha256"]
+    assert first.card.weights_sha256 != second.card.weights_sha256
     report = (other / "report/report.md").read_text()
     assert "| seed | 1; of the split 0 |" in report
     publish.publish(other, project=other.parent.parent)
@@ -88,9 +102,7 @@ def test_a_run_leaves_everything(trained: Path) -> None:
 
 def test_judging_again_gives_the_same_weights_and_card(trained: Path) -> None:
     folder = trained / "small"
-    before = {
-        name: checkpoint.sha256(folder / name) for name in ("weights.safetensors", "card.json")
-    }
+    before = {name: files.sha256(folder / name) for name in ("weights.safetensors", "card.json")}
     card = json.loads((folder / "card.json").read_text())
     shift = card["calibration"]["offset"] / 2 * np.array([-1, 1])
     assert abs(shift[1]) > 1e-4
@@ -99,7 +111,53 @@ def test_judging_again_gives_the_same_weights_and_card(trained: Path) -> None:
     network, _ = checkpoint.load(folder)
     assert network.head.bias.tolist() == card["bias"]
     evaluate.evaluate(trained)
-    assert {name: checkpoint.sha256(folder / name) for name in before} == before
+    assert {name: files.sha256(folder / name) for name in before} == before
+
+
+def test_evaluation_changes_no_network_and_no_file_before_it_writes(trained: Path) -> None:
+    predicted = predictions.predict(trained, True, None, ())
+    (network,) = predicted.networks
+    weights = {key: value.clone() for key, value in network.loaded.network.state_dict().items()}
+    hashes = {path: files.sha256(path) for path in trained.rglob("*") if path.is_file()}
+    evaluation = measure.measure(predicted, predictions.calibrate(predicted))
+    after = network.loaded.network.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in weights.items())
+    assert {path: files.sha256(path) for path in trained.rglob("*") if path.is_file()} == hashes
+    # What the report says of an image is what the network that will be served answers.
+    (served,) = evaluation.networks
+    rows = evaluation.dataset.rows("test")
+    logits = predict(served.network, torch.from_numpy(evaluation.dataset.pixels[rows]), 32)
+    scores = decision.printed_probability(logits.numpy(), served.model.calibration.temperature)
+    np.testing.assert_allclose(served.model.scores("test"), scores, atol=1e-6)
+
+
+def test_the_facts_of_older_runs_are_read(trained: Path) -> None:
+    file = trained / run_facts.RUN
+    facts = json.loads(file.read_text())
+    file.write_text(json.dumps({key: facts[key] for key in ("data", "preset", "seed", "networks")}))
+    assert run_facts.read(trained) == RunFacts(
+        data=facts["data"], preset="quick", seed=0, networks=("small",)
+    )
+    assert run_facts.read(trained).split_by == 0
+    assert networks_of(trained)[0].name == "small"
+    file.write_text(json.dumps({**facts, "seed": "0"}))
+    with pytest.raises(CheckpointError, match=r"run\.json: seed: a whole number is needed"):
+        networks_of(trained)
+    file.write_text("{")
+    with pytest.raises(CheckpointError, match=r"run\.json is no JSON"):
+        networks_of(trained)
+
+
+def test_a_malformed_card_is_refused_with_the_fields_name(trained: Path) -> None:
+    file = trained / "small/card.json"
+    card = json.loads(file.read_text())
+    file.write_text(json.dumps({**card, "bias": "none"}))
+    with pytest.raises(CheckpointError, match=r"card\.json: bias: a list is needed"):
+        checkpoint.load(trained / "small")
+    ensemble = {**card, "members": [{"network": "small", "weights_sha256": "0"}]}
+    file.write_text(json.dumps(ensemble))
+    with pytest.raises(CheckpointError, match="is an ensemble, without weights"):
+        checkpoint.load(trained / "small")
 
 
 def test_a_second_run_trains_nothing(
@@ -129,7 +187,7 @@ def test_legs_follow_each_other_and_go_on_where_they_were(
     last = checkpoint.read_weights(whole / run.LEG.format(2))
     network, card = checkpoint.load(whole)
     assert all(torch.equal(value, last[key]) for key, value in network.state_dict().items())
-    assert [recipe["learning_rate"] for recipe in card["training"]["recipes"]] == [3e-3, 1e-3]
+    assert [recipe["learning_rate"] for recipe in card.training.recipes or ()] == [3e-3, 1e-3]
 
     calls = []
 
@@ -146,18 +204,18 @@ def test_legs_follow_each_other_and_go_on_where_they_were(
     assert train("broken").name == "small"
     resumed = tmp_path / "broken" / whole.parent.name / "small"
     for name in ("weights.safetensors", run.LEG.format(1)):
-        assert checkpoint.sha256(resumed / name) == checkpoint.sha256(whole / name)
+        assert files.sha256(resumed / name) == files.sha256(whole / name)
 
 
 def test_another_recipe_sets_the_old_run_aside(
     trained: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = checkpoint.sha256(trained / "small" / checkpoint.WEIGHTS)
+    before = files.sha256(trained / "small" / checkpoint.WEIGHTS)
     monkeypatch.setitem(recipes.PRESETS["quick"], "small", (replace(QUICK, weight_decay=0.2),))
     train_small(images)
     (aside,) = trained.glob("small.*")
-    assert checkpoint.sha256(aside / checkpoint.WEIGHTS) == before
-    assert checkpoint.sha256(trained / "small" / checkpoint.WEIGHTS) != before
+    assert files.sha256(aside / checkpoint.WEIGHTS) == before
+    assert files.sha256(trained / "small" / checkpoint.WEIGHTS) != before
 
 
 def test_validation_leaves_the_test_images_closed(trained: Path) -> None:
@@ -187,8 +245,8 @@ def test_the_archive_holds_all_it_needs(trained: Path, tmp_path: Path) -> None:
         graph = tmp_path / GRAPH
         graph.write_bytes(packed.read(GRAPH))
     assert card["version"] == "1.0"
-    assert card["graph"]["sha256"] == checkpoint.sha256(graph)
-    network, _ = checkpoint.load(trained / "small")
+    assert card["graph"]["sha256"] == files.sha256(graph)
+    network, trained_card = checkpoint.load(trained / "small")
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     for count in (1, 3):
         logits, maps, _ = session.run(None, {"pixels": examples[:count].numpy()})
@@ -202,7 +260,7 @@ def test_the_archive_holds_all_it_needs(trained: Path, tmp_path: Path) -> None:
         network.head.bias += 0.01
     runs = engine.load(card["graph"]["engine"], graph)
     with pytest.raises(ExportError, match="differ"):
-        verify(network, runs, examples, novelty.load(trained / "small", card))
+        verify(network, runs, examples, novelty.load(trained / "small", trained_card))
 
 
 def test_show_answers_a_folder(trained: Path, images: Path, tmp_path: Path) -> None:
@@ -215,7 +273,8 @@ def test_show_answers_a_folder(trained: Path, images: Path, tmp_path: Path) -> N
     assert [path.name for path in refused] == ["bad.png"]
     network, card = checkpoint.load(trained / "small")
     logits, _ = explain(network, torch.from_numpy(pixels.decode(picture.read_bytes(), 32))[None])
-    expected = torch.softmax(logits / card["temperature"], 1)[0, 1]
+    assert isinstance(card, EvaluatedNetwork)
+    expected = torch.softmax(logits / card.temperature, 1)[0, 1]
     assert answers[0].probability == pytest.approx(float(expected), abs=1e-6)
     assert (tmp_path / "out/gallery.png").is_file()
     assert (tmp_path / "out/0001-good.png").is_file()
@@ -282,21 +341,25 @@ def test_published_weights_are_archived_where_nothing_was_trained(
         rounded = value.ndim > 1 and key != "trunk.conv0.weight"  # which comes first
         expected = value.half().float() if rounded else value
         assert torch.equal(published.state_dict()[key], expected), key
-    assert 0 < card["half_precision"]["max_probability_difference"] < 2e-3
+    assert isinstance(card, EvaluatedNetwork)
+    assert card.half_precision is not None
+    assert 0 < card.half_precision.max_probability_difference < 2e-3
     assert path.stat().st_size < 0.85 * leg.stat().st_size
 
     # The card's figures are those of these weights.
     (one,) = networks_of(trained)
     rows = one.dataset.rows("test")
     logits = predict(published, torch.from_numpy(one.dataset.pixels[rows]), 32)
-    scores = torch.softmax(logits / card["temperature"], 1)[:, 1]
+    scores = torch.softmax(logits / card.temperature, 1)[:, 1]
     auc = roc_auc_score(one.dataset.labels[rows], scores)
-    assert card["figures"]["test"]["auc"] == pytest.approx(auc, abs=1e-9)
+    assert card.figures is not None
+    assert card.figures.test is not None
+    assert card.figures.test.auc == pytest.approx(auc, abs=1e-9)
 
     before = path.read_bytes()
     assert main(["publish"]) == 0  # again: the same
     assert path.read_bytes() == before
-    assert checkpoint.load(path)[1]["half_precision"] == card["half_precision"]
+    assert checkpoint.load(path)[1].half_precision == card.half_precision
 
     assert main(["archive"]) == 0  # the run comes first
     assert "from runs" in caplog.text.splitlines()[-2]
@@ -321,7 +384,7 @@ def test_training_goes_on_from_published_weights(
     folder = train_small(images, seed=1, init="published")
     path = tmp_path / "weights/small.safetensors"
     card = checkpoint.read_card(folder / "small")
-    assert card["training"]["init"] == f"sha256:{checkpoint.sha256(path)}"
+    assert card.training.init == f"sha256:{files.sha256(path)}"
     assert "unfreezing from the head down" in caplog.text
     network, _ = initialise("small", "published")
     assert torch.equal(network.head.bias, checkpoint.read_weights(path)["head.bias"])

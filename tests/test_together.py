@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from handlers import files
+from handlers.card_fields import OperatingPoint, TriageStats
 from tests.small import RECIPE
 from train import archive, checkpoint, evaluate, recipes, run, together
 from train.__main__ import main
-from train.calibrate import OperatingPoint
-from train.judge import UNCHANGED, Judged
+from train.judge import UNCHANGED, CalibratedModel
 from train.options import Options
 from train.recipes import Phase
 from train.split import CALIBRATE
@@ -37,33 +38,37 @@ def trained(
     return folder
 
 
-def judged(scores: list[float]) -> Judged:
-    """A network with these probabilities on the calibration images, and the threshold .5."""
+def model(scores: list[float]) -> CalibratedModel:
+    """A network with these probabilities on the calibration images, and the threshold 0.5."""
     positive = np.log(np.array(scores) / (1 - np.array(scores)))
     logits = np.stack([0 * positive, positive], axis=1)
-    return Judged(
-        "any", UNCHANGED, {"balanced": OperatingPoint(0.5, 1, 1)}, {CALIBRATE: logits}, {}
-    )
+    point = OperatingPoint(threshold=0.5, sensitivity=1, specificity=1)
+    return CalibratedModel("any", UNCHANGED, {"balanced": point}, {CALIBRATE: logits})
 
 
 def test_one_image_in_twenty_is_beyond_each_bound() -> None:
     scores = [0.01 * k for k in range(1, 41)]
-    one, other = judged(scores), judged([score + 0.0001 * k for k, score in enumerate(scores)])
-    rules = together.rules_of([one, other, judged(scores)])
-    assert rules["doubt"] == pytest.approx(np.quantile([np.log((1 - s) / s) for s in scores], 0.05))
-    assert rules["disagreement"] == pytest.approx(np.quantile(np.arange(40) * 0.0001, 0.95))
+    networks = [model(scores), model([score + 0.0001 * k for k, score in enumerate(scores)])]
+    ensemble = model(scores)
+    rules = together.fit_triage(networks, ensemble)
+    assert rules.doubt == pytest.approx(np.quantile([np.log((1 - s) / s) for s in scores], 0.05))
+    assert rules.disagreement == pytest.approx(np.quantile(np.arange(40) * 0.0001, 0.95))
     labels = np.zeros(40, np.int64)
     labels[[0, 38, 39]] = 1  # missed: one far from the threshold, two near
     data: Any = SimpleNamespace(labels=labels, rows=lambda _part: np.arange(40))
-    calm = np.zeros(40, bool)
-    found = together.caught([one, other, judged(scores)], rules, CALIBRATE, data, calm)
-    assert (found.images, found.errors) == (40, 3)
-    assert found.review == pytest.approx(2 / 40)  # the last two are in doubt and disagreed upon
-    assert found.errors_caught == pytest.approx(2 / 3)
-    strange = np.arange(40) == 0  # the one missed far from the threshold
-    found = together.caught([one, other, judged(scores)], rules, CALIBRATE, data, strange)
-    assert found.review == pytest.approx(3 / 40)
-    assert found.errors_caught == 1.0
+
+    def caught(unlike: np.ndarray) -> TriageStats:
+        return together.measure_triage(networks, ensemble, rules, data, {CALIBRATE: unlike})[
+            CALIBRATE
+        ]
+
+    stats = caught(np.zeros(40, bool))
+    assert (stats.images, stats.errors) == (40, 3)
+    assert stats.review == pytest.approx(2 / 40)  # the last two are in doubt and disagreed upon
+    assert stats.errors_caught == pytest.approx(2 / 3)
+    stats = caught(np.arange(40) == 0)  # the one missed far from the threshold
+    assert stats.review == pytest.approx(3 / 40)
+    assert stats.errors_caught == 1.0
 
 
 def test_the_card_of_both(trained: Path) -> None:
@@ -87,8 +92,8 @@ def test_an_archive_of_both_holds_both(trained: Path, tmp_path: Path) -> None:
         card = json.loads(packed.read("card.json"))
         for member, name in zip(card["members"], NAMES, strict=True):
             (tmp_path / "graph").write_bytes(packed.read(f"{name}.onnx"))
-            assert member["graph"]["sha256"] == checkpoint.sha256(tmp_path / "graph")
-            assert member["bias"] == checkpoint.read_card(trained / name)["bias"]
+            assert member["graph"]["sha256"] == files.sha256(tmp_path / "graph")
+            assert tuple(member["bias"]) == checkpoint.read_card(trained / name).bias
     other = trained / "small/card.json"
     other.write_text(other.read_text().replace('"weights_sha256": "', '"weights_sha256": "0'))
     with pytest.raises(archive.ArchiveError, match=r"judged with another small .*make evaluate"):
@@ -102,10 +107,10 @@ def test_one_network_alone_leaves_no_card_of_both(trained: Path) -> None:
     assert not (trained / "pneumonia/card.json").exists()
 
 
-def test_networks_of_different_maps_are_not_one_model(trained: Path, tmp_path: Path) -> None:
-    cards = [checkpoint.read_card(trained / name) for name in NAMES]
-    cards[1]["map"]["rows"] += 1
-    assert together.write(tmp_path, cards, [], [], None, {}) is None  # type: ignore[arg-type]
+def test_networks_of_different_maps_are_not_one_model(trained: Path) -> None:
+    cards: list[Any] = [checkpoint.read_card(trained / name) for name in NAMES]
+    cards[1] = replace(cards[1], map=replace(cards[1].map, rows=cards[1].map.rows + 1))
+    assert together.ensemble_card(cards, *4 * [None]) is None  # type: ignore[arg-type]
 
 
 def test_both_are_published_and_archived_from_there(trained: Path, tmp_path: Path) -> None:

@@ -1,33 +1,34 @@
 """Which settings win, by numbers made by hand, and what is written of them."""
 
 import argparse
-from collections.abc import Callable, Mapping
-from itertools import product
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import tune_server
-from benchmarks.tune_server import Gains, Values, combine, update, wins
-from client import api, archives, settings
-from client.archives import TOGETHER, Archive
+from benchmarks import tune_server, tuning
+from benchmarks.trials import Bench
+from benchmarks.tuning import ITSELF, Change, Trial
+from client import settings
+from client.archives import Archive
 
 CONFIG = Path(__file__).parents[1] / "config.properties"
 RATE, P50 = "resnet50 requests/s", "resnet50 p50"
 
 
-def gains(rate: list[float], p50: list[float] | None = None) -> Gains:
-    return {RATE: rate, P50: p50 or [1.0, 1.0, 1.0]}
+def a_trial(rate: list[float], p50: list[float] | None = None, label: str = "") -> Trial:
+    return Trial(label, {RATE: rate, P50: p50 or [1.0, 1.0, 1.0]}, {RATE: 20.0, P50: 50.0})
 
 
-QUIET = gains([0.99, 1.01, 1.0])
-NOISY = gains([0.93, 1.04, 1.0])
+QUIET = a_trial([0.99, 1.01, 1.0])
+NOISY = a_trial([0.93, 1.04, 1.0])
 
 
 @pytest.mark.parametrize(
-    ("rate", "p50", "baseline", "won"),
+    ("rate", "p50", "beside", "won"),
     [
         ([1.05, 1.06, 1.02], [1.0, 0.99, 1.0], QUIET, True),
         ([1.0, 1.0, 0.99], [1.2, 1.1, 1.3], QUIET, True),  # the other way round
@@ -42,112 +43,98 @@ NOISY = gains([0.93, 1.04, 1.0])
     ],
 )
 def test_a_winner_gains_more_than_the_spread_and_loses_little(
-    rate: list[float], p50: list[float] | None, baseline: Gains, won: bool
+    rate: list[float], p50: list[float] | None, beside: Trial, won: bool
 ) -> None:
-    assert wins(gains(rate, p50), baseline) is won
+    assert tuning.wins(a_trial(rate, p50), beside) is won
 
 
-def test_what_fails_does_not_win() -> None:
-    assert not wins({}, QUIET)
-    assert "| a=b | – | – | failed |" in tune_server.table([({"a": "b"}, {})], QUIET)
+def test_what_does_not_start_does_not_win() -> None:
+    failed = Trial("G1", failed="does not start")
+    assert not tuning.wins(failed, QUIET)
+    assert "| G1 | – | – | – | does not start |" in tuning.table([failed], QUIET)
 
 
 def test_every_network_counts() -> None:
-    baseline = {"a p50": [1.0, 1.01], "b p50": [1.0, 1.1]}
-    assert wins({"a p50": [1.05, 1.06], "b p50": [1.0, 1.0]}, baseline)
-    assert not wins({"a p50": [1.0, 1.0], "b p50": [1.05, 1.06]}, baseline)
-    assert not wins({"a p50": [1.3, 1.3], "b p50": [0.8, 0.8]}, baseline)
+    itself = Trial("", {"a p50": [1.0, 1.01], "b p50": [1.0, 1.1]})
+    assert tuning.wins(Trial("", {"a p50": [1.05, 1.06], "b p50": [1.0, 1.0]}), itself)
+    assert not tuning.wins(Trial("", {"a p50": [1.0, 1.0], "b p50": [1.05, 1.06]}), itself)
+    assert not tuning.wins(Trial("", {"a p50": [1.3, 1.3], "b p50": [0.8, 0.8]}), itself)
 
 
-def test_the_best_value_of_each_setting_goes_into_one_change() -> None:
-    small, large, workers, log = {"b": "2"}, {"b": "8"}, {"w": "2", "t": "1"}, {"l": "x"}
-    trials: list[tuple[Values, Gains]] = [
-        (small, gains([1.1, 1.2, 1.1])),
-        (large, gains([1.2, 1.3, 1.2])),
-        (workers, gains([1.1, 1.1, 1.1])),
-        (log, gains([1.0, 1.1, 0.9])),
+def test_the_best_of_each_group_go_together() -> None:
+    small, large = (Change("batch", f"{n}", {"b": f"{n}"}) for n in (2, 8))
+    workers, none = Change("workers", "2", {"w": "2", "t": "1"}), Change("log", "no", {"l": "x"})
+    gains = {2: [1.1, 1.2, 1.1], 8: [1.2, 1.3, 1.2]}
+    tried = [
+        (small, a_trial(gains[2])),
+        (large, a_trial(gains[8])),
+        (workers, a_trial([1.1, 1.1, 1.1])),
+        (none, a_trial([1.0, 1.1, 0.9])),
     ]
-    assert combine(trials, QUIET) == {"b": "8", "w": "2", "t": "1"}
-    assert combine(trials[::-1], QUIET) == {"b": "8", "w": "2", "t": "1"}
+    found = tuning.best(tried, QUIET)
+    assert found
+    assert found.values == {"b": "8", "w": "2", "t": "1"}
     # Four times as fast with one client outweighs a tenth more requests.
-    fast = (small, gains([1.1, 1.2, 1.1], [4.0, 4.1, 4.2]))
-    assert combine([trials[1], fast], QUIET) == combine([fast, trials[1]], QUIET) == {"b": "2"}
-    assert combine(trials[3:], QUIET) == {}
+    assert tuning.best([*tried[1:2], (small, a_trial(gains[2], [4.0, 4.1, 4.2]))], QUIET) == Change(
+        "all", "again: 2", {"b": "2"}
+    )
+    assert tuning.best(tried[3:], QUIET) is None
 
 
 def test_what_is_so_already_is_not_tried() -> None:
-    present = settings.read(CONFIG, {})
-    changes = tune_server.changes(present, cores=2)
-    tried = {change[settings.BATCH_SIZE] for change in changes if settings.BATCH_SIZE in change}
-    assert tried == {"1", "2", "4", "8"} - {present[settings.BATCH_SIZE]}
-    for change in changes:
-        assert any(present.get(key) != value for key, value in change.items())
-        assert changes.count(change) == 1
-    everything = {**present, "async_logging": "true", settings.WORKERS: "2", settings.THREADS: "1"}
-    changes = tune_server.changes(everything, cores=2)
-    assert not any("async_logging" in change for change in changes)
-    workers = [
-        (change[settings.WORKERS], change[settings.THREADS])
-        for change in changes
-        if settings.WORKERS in change
+    present = tuning.filled(settings.read(CONFIG, {}))
+    found = tuning.changes(present, cores=2)
+    tried = [
+        (change.values.get(settings.BATCH_SIZE)) for change in found if change.group == "batch"
     ]
-    assert workers == [("1", "2"), ("2", "2")]
+    assert sorted(map(str, tried)) == sorted({"1", "2", "4", "8"} - {present[settings.BATCH_SIZE]})
+    for change in found:
+        assert any(present.get(key) != value for key, value in change.values.items())
+        assert len({(c.group, c.label) for c in found}) == len(found)
+    everything = {**present, "async_logging": "true", settings.WORKERS: "2", settings.THREADS: "1"}
+    labels = {change.label for change in tuning.changes(everything, cores=2)}
+    assert "logs written by a thread of their own" not in labels
+    assert {label for label in labels if label.startswith("workers")} == {
+        "workers: 1, threads each: 2",
+        "workers: 2, threads each: 2",
+    }
 
 
-def test_a_setting_that_is_left_out_has_its_default() -> None:
-    changes = tune_server.changes({}, cores=1)
-    assert {settings.BATCH_SIZE: str(api.BATCH_SIZE)} not in changes
-    assert {settings.MAX_BATCH_DELAY: str(api.MAX_BATCH_DELAY_MS)} not in changes
-    # One core is not divided.
-    assert [change for change in changes if settings.WORKERS in change] == [
+def test_one_core_is_not_divided() -> None:
+    found = tuning.changes(tuning.filled({}), cores=1)
+    assert [c.values for c in found if c.group == "workers"] == [
         {settings.WORKERS: "2", settings.THREADS: "1"}
     ]
 
 
-@pytest.mark.parametrize(
-    ("store", "networks", "chosen"),
-    [
-        (["a", "b", TOGETHER], None, ["a", "b"]),
-        (["a", "b", TOGETHER], ["a", "b"], ["a", "b"]),
-        (["a", "b", TOGETHER], ["a", TOGETHER], ["a", TOGETHER]),
-        ([TOGETHER], None, [TOGETHER]),
-    ],
-)
-def test_all_networks_together_are_asked_by_name_or_alone(
-    store: list[str],
-    networks: list[str] | None,
-    chosen: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for network, version in product(store, ("1.0", "2.0")):
-        (tmp_path / f"{network}-{version}.mar").touch()
-
-    def read(path: Path) -> Archive:
-        network, version = path.stem.split("-")
-        return Archive(path, network, version, "abc")
-
-    monkeypatch.setattr(archives, "read", read)
-    packed = tune_server.newest(tmp_path, networks)
-    assert [archive.network for archive in packed] == chosen
-    assert {archive.version for archive in packed} == {"2.0"}
+def test_options_of_java_are_changed_where_they_stand() -> None:
+    java = "-Xmx768m -XX:MaxDirectMemorySize=384m -XX:+UseSerialGC --enable"
+    found = {
+        c.label: c.values["vmargs"]
+        for c in tuning.changes({"vmargs": java}, 2)
+        if "Java" in c.label
+    }
+    assert "Java: SerialGC" not in found
+    assert found["Java: G1GC"] == java.replace("Serial", "G1")
+    assert found["Java: 1.5 GB of heap"] == java.replace("768m", "1536m").replace("384m", "768m")
+    assert found["Java: its first compiler alone"] == f"{java} -XX:TieredStopAtLevel=1"
 
 
 def test_writing_keeps_comments_and_all_other_lines() -> None:
     text = "# a comment: size=1\n\nsize=4\n  delay = 1\n#threads=2\nname=a=b"
-    updated = update(text, {"size": "8", "delay": "5", "threads": "1"})
-    assert updated == (
+    written = tuning.written(text, {"size": "8", "delay": "5", "threads": "1"})
+    assert written == (
         "# a comment: size=1\n\nsize=8\ndelay=5\n#threads=2\nname=a=b\n"
         "\n# Found by make tune-server.\nthreads=1\n"
     )
-    assert update(updated, {"threads": r"\1"}) == updated.replace("threads=1", r"threads=\1")
+    assert tuning.written(written, {"threads": "3"}) == written.replace("threads=1", "threads=3")
 
 
 def test_the_servers_own_file_changes_in_the_written_lines_alone(tmp_path: Path) -> None:
     values = {settings.BATCH_SIZE: "16", "vmargs": "-Xmx1g -Dx=y"}
     before = CONFIG.read_text()
     config = tmp_path / "config.properties"
-    config.write_text(update(before, values))
+    config.write_text(tuning.written(before, values))
     pairs = zip(before.splitlines(), config.read_text().splitlines(), strict=True)
     assert {new for old, new in pairs if old != new} == {
         f"{settings.BATCH_SIZE}=16",
@@ -158,8 +145,6 @@ def test_the_servers_own_file_changes_in_the_written_lines_alone(tmp_path: Path)
 
 # From what was measured to the file
 
-NETTY = {"number_of_netty_threads": "1"}
-
 
 @pytest.fixture
 def options(tmp_path: Path) -> argparse.Namespace:
@@ -167,61 +152,80 @@ def options(tmp_path: Path) -> argparse.Namespace:
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "images" / "a.jpeg")
     (tmp_path / "config.properties").write_text(CONFIG.read_text())
     words = ["--images", tmp_path / "images", "--config", tmp_path / "config.properties"]
-    words += ["--state", tmp_path, "--model-store", tmp_path]
+    words += ["--state", tmp_path, "--model-store", tmp_path, "--groups", "netty", "log"]
     return tune_server.parse([str(word) for word in words])
 
 
-@pytest.fixture
-def tune(
+def measured(
+    options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch, again: list[float] | None
+) -> None:
+    """Trials as if they had been made: `netty` wins, `log` does not."""
+    packed = [Archive(options.state / "none.mar", "resnet50", "1.0", "abc")]
+    monkeypatch.setattr(tune_server, "to_measure", lambda *_: packed)
+    bench = Bench(options, packed)
+    log, netty = sorted(
+        (c for c in tuning.changes(bench.present, 2) if c.group in options.groups),
+        key=lambda change: change.group,
+    )
+    together = Change("all", f"again: {netty.label}", netty.values)
+    known = [(ITSELF, QUIET), (log, a_trial([1.0] * 3)), (netty, a_trial([1.1, 1.2, 1.1]))]
+    if again:
+        known.append((together, a_trial(again)))
+    lines = [{"key": bench.key(c), "trial": asdict(t)} for c, t in known]
+    bench.file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_what_wins_again_is_written(
     options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
-    """Tune with measured gains by hand: what is printed. NETTY wins, and then or not again."""
-    archive = Archive(options.state / "none.mar", "resnet50", "1.0", "abc")
-    monkeypatch.setattr(tune_server, "newest", lambda *_: [archive])
-
-    def run(first: list[float], again: list[float]) -> str:
-        rates = iter([first, again])
-
-        def measure(change: Mapping[str, str], *_: object) -> Gains:
-            return gains(next(rates)) if change == NETTY else QUIET
-
-        monkeypatch.setattr(tune_server, "measure", measure)
-        tune_server.tune(options)
-        return capsys.readouterr().out
-
-    return run
-
-
-def test_what_wins_again_is_written(options: argparse.Namespace, tune: Callable[..., str]) -> None:
-    printed = tune([1.1, 1.2, 1.1], [1.2, 1.1, 1.1])
+) -> None:
+    measured(options, monkeypatch, [1.2, 1.1, 1.1])
+    assert tune_server.tune(options) == 0
     text = options.config.read_text()
     assert text.startswith(CONFIG.read_text())
     assert text.endswith("\n# Found by make tune-server.\nnumber_of_netty_threads=1\n")
-    assert "number_of_netty_threads: default → 1" in printed
-    assert printed.count("1.100 (1.100 to 1.200)") == 2  # tried, and again
+    printed = capsys.readouterr().out
+    assert "number_of_netty_threads: left out → 1" in printed
+    assert "1.100 (1.100 to 1.200)" in printed
 
 
-@pytest.mark.parametrize("first", [[1.1, 1.2, 1.1], [1.1, 1.2, 0.99]])
-def test_what_does_not_win_twice_is_not_written(
-    options: argparse.Namespace, tune: Callable[..., str], first: list[float]
+def test_what_does_not_win_again_is_not_written(
+    options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "stays as it is" in tune(first, [1.2, 1.1, 0.99])
+    measured(options, monkeypatch, [1.2, 1.1, 0.99])
+    assert tune_server.tune(options) == 0
     assert options.config.read_text() == CONFIG.read_text()
+    assert "stays as it is" in capsys.readouterr().out
 
 
-def test_a_dry_run_writes_nothing(options: argparse.Namespace, tune: Callable[..., str]) -> None:
+def test_a_dry_run_writes_nothing(
+    options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured(options, monkeypatch, [1.2, 1.1, 1.1])
     options.dry_run = True
-    assert "default → 1" in tune([1.1, 1.2, 1.1], [1.2, 1.1, 1.1])
+    assert tune_server.tune(options) == 0
     assert options.config.read_text() == CONFIG.read_text()
+    assert "left out → 1" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("tune")
-def test_present_settings_that_fail_are_an_error(
+def test_before_all_is_measured_nothing_is_said(
+    options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured(options, monkeypatch, None)
+    options.most = 0
+    assert tune_server.tune(options) == 0
+    assert options.config.read_text() == CONFIG.read_text()
+    assert capsys.readouterr().out.endswith("the same command goes on\n")
+
+
+def test_trials_of_other_settings_do_not_count(
     options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune_server, "measure", lambda *_: {})
-    with pytest.raises(settings.StartError, match="present settings"):
-        tune_server.tune(options)
+    measured(options, monkeypatch, None)
+    packed = [Archive(options.state / "none.mar", "resnet50", "1.0", "abc")]
+    options.most = 0
+    assert Bench(options, packed).trial(ITSELF) == QUIET
+    options.config.write_text(tuning.written(CONFIG.read_text(), {settings.BATCH_SIZE: "5"}))
+    assert Bench(options, packed).trial(ITSELF) is None
 
 
 def test_a_setting_of_the_environment_would_hide_what_is_tried(

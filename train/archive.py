@@ -1,6 +1,5 @@
 """Graph + card + handlers → model_store/<name>-<version>.mar, by torch-model-archiver."""
 
-import json
 import logging
 import re
 import shutil
@@ -10,8 +9,20 @@ import tempfile
 from pathlib import Path
 
 import handlers
+from handlers import card as cards
+from handlers import files
+from handlers.card import (
+    CARD,
+    Archived,
+    ArchivedEnsemble,
+    ArchivedNetwork,
+    Card,
+    EvaluatedEnsemble,
+    Member,
+)
+from handlers.card_fields import StoredFile
+from handlers.records import extend
 from train import checkpoint, graphs, together
-from train.checkpoint import Card
 from train.export import GRAPH
 from train.graphs import DEFAULT, ArchiveError, Running
 from train.networks import NETWORKS
@@ -32,14 +43,14 @@ def sources(run: Path | None, latest: Path, published: Path) -> dict[str, Path]:
     """
     names = [*NETWORKS, together.NAME]
     folder = run or latest
-    found = {path.parent.name: path.parent for path in folder.glob(f"*/{checkpoint.CARD}")}
-    if not found and run is None:
-        found = {path.stem: path.with_suffix(".safetensors") for path in published.glob("*.json")}
+    paths = {path.parent.name: path.parent for path in folder.glob(f"*/{CARD}")}
+    if not paths and run is None:
+        paths = {path.stem: path.with_suffix(".safetensors") for path in published.glob("*.json")}
         log.info("nothing was trained here: the published networks of %s are packed", published)
-    found = {name: found[name] for name in names if name in found}
-    if not found:
+    paths = {name: paths[name] for name in names if name in paths}
+    if not paths:
         raise ArchiveError(f"{folder} holds no finished network: train one with make train")
-    return found
+    return paths
 
 
 def archive(
@@ -63,44 +74,53 @@ def archive(
     with tempfile.TemporaryDirectory() as folder:
         staging = Path(folder) / "extra"  # its content lands beside the entry, folders kept
         staging.mkdir()
-        if "members" in card:
-            members = [
-                graphs.with_graph(
-                    _member(weights, one), exported, staging / f"{one['network']}.onnx", running
-                )
-                for one in card["members"]
-            ]
-            card = {**card, "members": members}
-        else:
-            card = graphs.with_graph(weights, exported, staging / GRAPH, running)
         golden = staging / GOLDEN
         golden.write_bytes(graphs.golden_image())
-        card = {
-            **card,
-            "version": version,
-            "golden": {"file": GOLDEN, "sha256": checkpoint.sha256(golden)},
-        }
-        (staging / checkpoint.CARD).write_text(json.dumps(card, indent=2) + "\n")
+        stored = StoredFile(file=GOLDEN, sha256=files.sha256(golden))
+        archived = _with_graphs(weights, card, version, stored, exported, staging, running)
+        cards.write(staging / CARD, archived)
         package = Path(handlers.__file__).parent
         shutil.copytree(
             package, staging / package.name, ignore=shutil.ignore_patterns("__pycache__")
         )
-        target = store / f"{card['network']}-{version}.mar"
+        target = store / f"{card.network}-{version}.mar"
         if target.is_file():
             log.warning("%s is replaced", target)
-        return _pack(card["network"], version, package / "classifier.py", staging, target)
+        return _pack(card.network, version, package / "classifier.py", staging, target)
 
 
-def _member(together: Path, member: Card) -> Path:
-    """Where the weights lie that belong to a card of several networks."""
-    name = member["network"]
-    published = together.suffix == ".safetensors"
-    path = together.with_stem(name) if published else together.with_name(name)
-    found = checkpoint.read_card(path)["weights_sha256"]
-    if found != member["weights_sha256"]:
+def _with_graphs(
+    weights: Path,
+    card: Card,
+    version: str,
+    golden: StoredFile,
+    exported: Path,
+    staging: Path,
+    running: Running,
+) -> Archived:
+    """The card of an archive; the graphs are written into the folder `staging`."""
+    if not isinstance(card, EvaluatedEnsemble):
+        graph_card = graphs.with_graph(weights, exported, staging / GRAPH, running)
+        return extend(ArchivedNetwork, graph_card, version=version, golden=golden)
+    members = tuple(
+        graphs.with_graph(
+            _member(weights, member), exported, staging / f"{member.network}.onnx", running
+        )
+        for member in card.members
+    )
+    return extend(ArchivedEnsemble, card, members=members, version=version, golden=golden)
+
+
+def _member(ensemble: Path, member: Member) -> Path:
+    """Where the weights lie of a network of the ensemble whose card is at `ensemble`."""
+    published = ensemble.suffix == ".safetensors"
+    name = member.network
+    path = ensemble.with_stem(name) if published else ensemble.with_name(name)
+    sha256 = checkpoint.read_network_card(path).weights_sha256 or ""
+    if sha256 != member.weights_sha256:
         raise ArchiveError(
-            f"{together} was judged with another {name} (sha256 {member['weights_sha256'][:12]}, "
-            f"now {found[:12]}): run make evaluate"
+            f"{ensemble} was judged with another {name} (sha256 {member.weights_sha256[:12]}, "
+            f"now {sha256[:12]}): run make evaluate"
         )
     return path
 
@@ -109,7 +129,6 @@ def _pack(name: str, version: str, entry: Path, staging: Path, target: Path) -> 
     """Run torch-model-archiver to the side, then rename."""
     side = staging.parent / "packed"
     side.mkdir()
-    target.parent.mkdir(parents=True, exist_ok=True)
     command = [Path(sys.executable).with_name("torch-model-archiver")]
     options = {
         "--model-name": name,
@@ -127,6 +146,6 @@ def _pack(name: str, version: str, entry: Path, staging: Path, target: Path) -> 
     packed = side / f"{name}.mar"
     if done.returncode or not packed.is_file():
         raise ArchiveError(f"torch-model-archiver failed: {done.stderr or done.stdout}")
-    beside = target.with_suffix(".mar.part")  # the store may be on another disk
-    shutil.move(packed, beside)
-    return beside.rename(target)
+    with files.replacing(target) as partial:  # the store may be on another disk
+        shutil.move(packed, partial)
+    return target

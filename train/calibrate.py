@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.special import expit
 from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
+from handlers.card_fields import OperatingPoint
+from handlers.decision import DECIMALS, probability
 from train.metrics import CONFIDENCE, Labels, Scores
 
 log = logging.getLogger(__name__)
 
 DEFAULT = "balanced"
-DIGITS = 8  # probabilities and thresholds as the server prints them
 
 SCREENING_SENSITIVITY = 0.98
 RULE_IN_SPECIFICITY = 0.95
@@ -34,9 +34,8 @@ class Calibration:
         return shifted
 
     def scores(self, logits: npt.NDArray[np.float64]) -> Scores:
-        """Probabilities of PNEUMONIA (N,) of logits (N, 2) as trained."""
-        found: Scores = expit((logits[:, 1] - logits[:, 0] + self.offset) / self.temperature)
-        return found
+        """Probabilities of PNEUMONIA (N,), not rounded, of logits (N, 2) without the offset."""
+        return probability(self.shift(logits), self.temperature)
 
 
 def fit(logits: npt.NDArray[np.float64], labels: Labels) -> Calibration:
@@ -44,24 +43,16 @@ def fit(logits: npt.NDArray[np.float64], labels: Labels) -> Calibration:
 
     The offset goes into the head's bias, so that `mean(map) + bias = logit` stays true.
     """
-    decision = logits[:, 1] - logits[:, 0]
+    margins = logits[:, 1] - logits[:, 0]
 
-    def loss(found: npt.NDArray[np.float64]) -> float:
-        scaled = (decision + found[1]) / np.exp(found[0])
+    def loss(parameters: npt.NDArray[np.float64]) -> float:
+        log_temperature, offset = parameters
+        scaled = (margins + offset) / np.exp(log_temperature)
         return float(np.logaddexp(0, np.where(labels == 1, -scaled, scaled)).mean())
 
-    # Temperatures between 1/20 and 20; a perfectly parted set would drive them to nothing.
-    found = minimize(loss, (0.0, 0.0), bounds=((-3.0, 3.0), (-10.0, 10.0)), method="L-BFGS-B")
-    return Calibration(float(np.exp(found.x[0])), float(found.x[1]))
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """A threshold on the probability of PNEUMONIA, and what it did on the calibration images."""
-
-    threshold: float
-    sensitivity: float
-    specificity: float
+    # Temperatures between 1/20 and 20: perfectly separated classes would drive them to 0.
+    fitted = minimize(loss, (0.0, 0.0), bounds=((-3.0, 3.0), (-10.0, 10.0)), method="L-BFGS-B")
+    return Calibration(float(np.exp(fitted.x[0])), float(fitted.x[1]))
 
 
 def operating_points(labels: Labels, scores: Scores) -> dict[str, OperatingPoint]:
@@ -72,34 +63,34 @@ def operating_points(labels: Labels, scores: Scores) -> dict[str, OperatingPoint
     `rule_in`: the lowest with specificity at least .95. A purpose that no threshold serves is left
     out, with a warning.
     """
-    sick = int((labels == 1).sum())
+    positives = int((labels == 1).sum())
     false_alarms, sensitivity, cuts = roc_curve(labels, scores, drop_intermediate=False)
     # "score ≥ cut" for cut, a score: halfway to the next lower score decides the same images.
     lower = np.append(cuts[1:], 0.0)
-    thresholds = np.where(np.isinf(cuts), (1 + cuts[1]) / 2, (cuts + lower) / 2).round(DIGITS)
+    thresholds = np.where(np.isinf(cuts), (1 + cuts[1]) / 2, (cuts + lower) / 2).round(DECIMALS)
     points = [
-        OperatingPoint(float(t), float(s), float(1 - f))
+        OperatingPoint(threshold=float(t), sensitivity=float(s), specificity=float(1 - f))
         for t, s, f in zip(thresholds, sensitivity, false_alarms, strict=True)
     ]  # from the highest threshold down
-    found = {DEFAULT: max(points, key=lambda point: point.sensitivity + point.specificity)}
+    chosen = {DEFAULT: max(points, key=lambda point: point.sensitivity + point.specificity)}
     # A bound lies below its sensitivity, so lower ones need none.
     for point in (point for point in points if point.sensitivity >= SCREENING_SENSITIVITY):
-        if _lower_bound(round(point.sensitivity * sick), sick) >= SCREENING_SENSITIVITY:
-            found["screening"] = point
+        if _lower_bound(round(point.sensitivity * positives), positives) >= SCREENING_SENSITIVITY:
+            chosen["screening"] = point
             break
     else:
         log.warning(
             "no threshold shows a sensitivity of %s on %d images of PNEUMONIA: "
             "the operating point screening is left out",
             SCREENING_SENSITIVITY,
-            sick,
+            positives,
         )
     specific = [point for point in points if point.specificity >= RULE_IN_SPECIFICITY]
-    found["rule_in"] = specific[-1]  # there is always one: the threshold above all scores
-    return found
+    chosen["rule_in"] = specific[-1]  # there is always one: the threshold above all scores
+    return chosen
 
 
-def _lower_bound(hits: int, sick: int) -> float:
-    """The one-sided 95% lower bound of the sensitivity, where `hits` of `sick` images are found."""
-    test = binomtest(hits, sick, alternative="greater")
+def _lower_bound(detected: int, positives: int) -> float:
+    """The one-sided 95% lower bound of the sensitivity, `detected` of `positives` images."""
+    test = binomtest(detected, positives, alternative="greater")
     return float(test.proportion_ci(CONFIDENCE, method="exact").low)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
-from train.judge import Judged
+from train.judge import CalibratedModel
 from train.metrics import (
     DRAWS,
     TAILS,
@@ -36,26 +36,25 @@ class Difference:
 
 
 def differences(
-    judged: Sequence[Judged], part: str, labels: Labels, patients: npt.NDArray[np.str_]
+    models: Sequence[CalibratedModel], part: str, labels: Labels, patients: npt.NDArray[np.str_]
 ) -> list[Difference]:
     """Every pair, on the same draws of a patient-cluster bootstrap, stratified by class."""
+    if len(models) == 1:
+        return []
     times = bootstrap(labels, patients, DRAWS)
-    scores = [one.scores(part) for one in judged]
-    drawn = [aucs(labels, one, times) for one in scores]
-    right = [
-        ((score >= one.threshold) == (labels == 1)).astype(float)
-        for one, score in zip(judged, scores, strict=True)
-    ]
-    found = []
-    for i in range(len(judged)):
+    scores = [model.scores(part) for model in models]
+    drawn = [aucs(labels, of_model, times) for of_model in scores]
+    right = [(model.positive(part) == (labels == 1)).astype(float) for model in models]
+    pairs = []
+    for i in range(len(models)):
         for j in range(i):
             gain = right[i] - right[j]
-            delong, interval, p = delong_test(labels, scores[i], scores[j])
-            found.append(
+            difference, interval, p = delong_test(labels, scores[i], scores[j])
+            pairs.append(
                 Difference(
-                    first=judged[i].name,
-                    second=judged[j].name,
-                    auc=delong,
+                    first=models[i].name,
+                    second=models[j].name,
+                    auc=difference,
                     auc_interval=percentile_interval(drawn[i] - drawn[j]),
                     accuracy=float(gain.mean()),
                     accuracy_interval=percentile_interval(bootstrap_means(times, gain)),
@@ -63,7 +62,7 @@ def differences(
                     delong_p=p,
                 )
             )
-    return found
+    return pairs
 
 
 def delong_test(labels: Labels, first: Scores, second: Scores) -> tuple[float, Interval, float]:
@@ -74,15 +73,15 @@ def delong_test(labels: Labels, first: Scores, second: Scores) -> tuple[float, I
     """
     sick, healthy = labels == 1, labels == 0
     m, n = int(sick.sum()), int(healthy.sum())
-    of_sick, of_healthy, found = [], [], []
+    of_sick, of_healthy, areas = [], [], []
     for scores in (first, second):
         ranks = rankdata(scores)
         # How far each image is in order with those of the other class.
         of_sick.append((ranks[sick] - rankdata(scores[sick])) / n)
         of_healthy.append(1 - (ranks[healthy] - rankdata(scores[healthy])) / m)
-        found.append(of_sick[-1].mean())
+        areas.append(of_sick[-1].mean())
     covariance = np.cov(of_sick) / m + np.cov(of_healthy) / n
-    difference = float(found[0] - found[1])
+    difference = float(areas[0] - areas[1])
     deviation = float(np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
     if deviation == 0:
         return difference, (difference, difference), 1.0 if difference == 0 else 0.0

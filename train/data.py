@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from handlers import pixels
+from handlers import files, pixels
+from handlers.arrays import Pixels
 from handlers.errors import ImageError
-from handlers.pixels import Pixels
 from train import split
 from train.networks import CLASSES
 from train.patients import AGES, DataError, Subject, by_file, kaggle_subject, subject_finder
@@ -146,7 +146,7 @@ def scan(root: Path, patient: str | None = None) -> list[Image]:
     relative = [PurePosixPath(path.relative_to(root).as_posix()) for path in paths]
     subjects = _subjects(relative, patient)
     with ThreadPoolExecutor() as pool:
-        hashes = pool.map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths)
+        hashes = pool.map(files.sha256, paths)
     return [
         Image(path, path.parts[0], CLASSES.index(path.parts[1]), subject, digest)
         for path, subject, digest in zip(relative, subjects, hashes, strict=True)

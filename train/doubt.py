@@ -1,14 +1,13 @@
-"""Does doubt find the errors? Risk and coverage, when the most doubtful images are set aside."""
+"""Selective prediction: risk and coverage, when the most doubtful images are set aside."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logit
 
-from train.calibrate import DIGITS
-from train.judge import Judged
+from handlers.decision import logit
+from train.judge import CalibratedModel
 from train.metrics import Labels, Scores
 from train.together import disagreement
 
@@ -26,30 +25,29 @@ class Doubt:
     area: float  # under the risk-coverage curve: the mean risk over all coverages
 
 
-def measures(judged: Sequence[Judged], part: str) -> Mapping[str, Scores]:
-    """Doubt (N,) of the last of `judged`, larger where less sure, by measure.
+def measures(
+    networks: Sequence[CalibratedModel], model: CalibratedModel, part: str
+) -> Mapping[str, Scores]:
+    """Doubt (N,) of a model, larger where less sure, by measure.
 
-    How far the other networks' probabilities are apart; and how near its own is to the threshold,
-    in logits, so that it means the same at every threshold.
+    How near its probability is to the threshold, in logits, so that it means the same at every
+    threshold; and, of the ensemble of several networks, how far their probabilities are apart.
     """
-    *networks, together = judged
-    edge = 10.0**-DIGITS
-    scores = together.scores(part).clip(edge, 1 - edge)
-    near = {NEARNESS: -np.abs(logit(scores) - logit(together.threshold))}
-    return {DISAGREEMENT: disagreement(networks, part), **near} if networks else near
+    near = {NEARNESS: -np.abs(logit(model.scores(part)) - logit(model.threshold))}
+    return {DISAGREEMENT: disagreement(networks, part), **near} if len(networks) > 1 else near
 
 
-def wrong(one: Judged, part: str, labels: Labels) -> npt.NDArray[np.bool_]:
+def wrong(model: CalibratedModel, part: str, labels: Labels) -> npt.NDArray[np.bool_]:
     """Which answers (N,) at the default operating point are wrong."""
-    answers: npt.NDArray[np.bool_] = (one.scores(part) >= one.threshold) != (labels == 1)
+    answers: npt.NDArray[np.bool_] = model.positive(part) != (labels == 1)
     return answers
 
 
 def risks(doubt: Scores, wrong: npt.NDArray[np.bool_]) -> Scores:
     """Error rate (N,) among the 1, 2, … N images of least doubt; ties in the order they come."""
     order = np.argsort(doubt, kind="stable")
-    found: Scores = np.cumsum(wrong[order]) / np.arange(1, len(wrong) + 1)
-    return found
+    rates: Scores = np.cumsum(wrong[order]) / np.arange(1, len(wrong) + 1)
+    return rates
 
 
 def judge(doubt: Scores, wrong: npt.NDArray[np.bool_]) -> Doubt:

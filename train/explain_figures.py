@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from handlers.pixels import Pixels
+from handlers.arrays import Pixels
 from train.faithful import Curves, Maps
 from train.figures import save
 
@@ -48,8 +48,9 @@ def cascade(
             reach = max(float(np.abs(maps[row]).max()), 1e-12)
             axis.imshow(maps[row], cmap="RdBu_r", vmin=-reach, vmax=reach)
     for axis, (stage, _) in zip(axes[0, 1:], shown, strict=True):
-        known = correlations.get(stage)
-        axis.set_title(stage if known is None else f"{stage}\nr = {known['mean']:.2f}", fontsize=9)
+        correlation = correlations.get(stage)
+        title = stage if correlation is None else f"{stage}\nr = {correlation['mean']:.2f}"
+        axis.set_title(title, fontsize=9)
     for axis in axes.flat:
         axis.axis("off")
     figure.suptitle(f"{name}: weights drawn anew from the head down")

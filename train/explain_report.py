@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 from tqdm import tqdm
 
+from handlers import decision
 from train import (
     checkpoint,
     correlation,
@@ -24,7 +24,7 @@ from train import (
 )
 from train.faithful import Values
 from train.metrics import DRAWS, bootstrap, bootstrap_means, percentile_interval
-from train.trained import Trained, networks_of, published_networks
+from train.trained import LoadedNetwork, networks_of, published_networks
 
 log = logging.getLogger(__name__)
 
@@ -65,18 +65,20 @@ def explain_published(root: Path, masks: Path | None = None, project: Path = Pat
 
 
 def _write(
-    title: str, folder: Path, trained: list[Trained], others: Sequence[Trained] = ()
+    title: str,
+    folder: Path,
+    networks: list[LoadedNetwork],
+    others: Sequence[LoadedNetwork] = (),
 ) -> Path:
     memory.keep()
     folder.mkdir(parents=True, exist_ok=True)
     numbers: dict[str, Any] = {}
     texts = [f"# Are the maps right?\n\n{title}. {_WHAT}\n"]
-    for one in trained:
-        log.info("testing the maps of %s", one.name)
-        text, found = _test(one, folder)
+    for loaded in networks:
+        log.info("testing the maps of %s", loaded.name)
+        text, numbers[loaded.name] = _test(loaded, folder)
         texts.append(text)
-        numbers[one.name] = found
-    pairs = _pairs(trained, others)
+    pairs = _pairs(networks, others)
     if pairs:
         numbers["agreement"] = {
             title: _agreement(first, second) for title, (first, second) in pairs.items()
@@ -93,54 +95,61 @@ _WHAT = (
 )
 
 
-def _test(one: Trained, folder: Path) -> tuple[str, dict[str, Any]]:
-    pointing, of_pointing = _pointing(one)
-    curves, of_curves = _curves(one, folder)
-    cascade, of_cascade = _cascade(one, folder)
-    texts = [f"## {one.name}\n", pointing, curves, cascade]
-    found = {"pointing": of_pointing, "deletion and insertion": of_curves, "cascade": of_cascade}
-    if one.masks is not None:
-        section = sections.evidence({one.name: _evidence(one)})
+def _test(loaded: LoadedNetwork, folder: Path) -> tuple[str, dict[str, Any]]:
+    pointing, pointing_numbers = _pointing(loaded)
+    curves, curve_numbers = _curves(loaded, folder)
+    cascade, cascade_numbers = _cascade(loaded, folder)
+    texts = [f"## {loaded.name}\n", pointing, curves, cascade]
+    numbers = {
+        "pointing": pointing_numbers,
+        "deletion and insertion": curve_numbers,
+        "cascade": cascade_numbers,
+    }
+    evidence = _evidence(loaded)
+    if evidence is not None:
+        section = sections.evidence({loaded.name: evidence})
         texts.append(section.text.replace("## ", "### ", 1))
-        found["evidence"] = section.data[one.name]
-    return "\n".join(texts), found
+        numbers["evidence"] = section.data[loaded.name]
+    return "\n".join(texts), numbers
 
 
-def _pointing(one: Trained) -> tuple[str, dict[str, Any]]:
-    found = faithful.pointing_game(
-        lambda pixels: faithful.decisions(one.network, pixels)[1], _size(one), PHANTOMS
+def _pointing(loaded: LoadedNetwork) -> tuple[str, dict[str, Any]]:
+    result = faithful.pointing_game(
+        lambda pixels: faithful.decisions(loaded.network, pixels)[1],
+        loaded.card.input.size,
+        PHANTOMS,
     )
     alone = np.arange(PHANTOMS).astype(str)
     sick = np.ones(PHANTOMS, np.int64)
     numbers: dict[str, Any] = {
-        "hit": _mean(found.hit, sick, alone),
-        "share": _mean(found.share, sick, alone),
-        "area": float(found.area.mean()),
+        "hit": _mean(result.hit, sick, alone),
+        "share": _mean(result.share, sick, alone),
+        "area": float(result.area.mean()),
     }
-    at_home = one.card["training"]["data"]["name"] == "phantoms"
+    on_phantoms = loaded.card.training.data.name == "phantoms"
+    unlike = "" if on_phantoms else ": drawings, and so out of this network’s world"
     text = (
-        f"### Phantoms\n\nOn {PHANTOMS} phantoms with opacities, never trained on"
-        f"{'' if at_home else ': drawings, and so out of this network’s world'}. The map's peak "
-        f"lies in an opacity's box in {_said(numbers['hit'])} of them; of its evidence for "
-        f"PNEUMONIA {_said(numbers['share'])} lies inside the boxes, which are "
-        f"{found.area.mean():.3f} of the image.\n"
+        f"### Phantoms\n\nOn {PHANTOMS} phantoms with opacities, never trained on{unlike}. The "
+        f"map's peak lies in an opacity's box in {_with_interval(numbers['hit'])} of them; of its "
+        f"evidence for PNEUMONIA {_with_interval(numbers['share'])} lies inside the boxes, which "
+        f"are {result.area.mean():.3f} of the image.\n"
     )
     return text, numbers
 
 
-def _curves(one: Trained, folder: Path) -> tuple[str, dict[str, Any]]:
-    rows = _sample(one, DELETED)
-    pixels = one.dataset.pixels[rows]
+def _curves(loaded: LoadedNetwork, folder: Path) -> tuple[str, dict[str, Any]]:
+    rows = _sample(loaded, DELETED)
+    pixels = loaded.dataset.pixels[rows]
     drawn = {
-        name: faithful.curves(one.network, pixels, order)
+        name: faithful.curves(loaded.network, pixels, order)
         for name, order in tqdm(
-            faithful.orders(one.network, pixels).items(),
-            desc=f"{one.name}: deletion",
+            faithful.orders(loaded.network, pixels).items(),
+            desc=f"{loaded.name}: deletion",
             unit=" orders",
             disable=None,
         )
     }
-    labels, patients = one.dataset.labels[rows], one.dataset.patients[rows]
+    labels, patients = loaded.dataset.labels[rows], loaded.dataset.patients[rows]
     areas = {
         name: {kind: faithful.area(getattr(curve, kind)) for kind in ("deletion", "insertion")}
         for name, curve in drawn.items()
@@ -157,10 +166,10 @@ def _curves(one: Trained, folder: Path) -> tuple[str, dict[str, Any]]:
         kind: _mean(areas["map"][kind] - areas["centre"][kind], labels, patients)
         for kind in ("deletion", "insertion")
     }
-    figure = folder / f"deletion-{one.name}.png"
-    explain_figures.deletion(drawn, one.name, figure)
+    figure = folder / f"deletion-{loaded.name}.png"
+    explain_figures.deletion(drawn, loaded.name, figure)
     rows_of_text = "".join(
-        f"| {name} | {_said(kinds['deletion'])} | {_said(kinds['insertion'])} |\n"
+        f"| {name} | {_with_interval(kinds['deletion'])} | {_with_interval(kinds['insertion'])} |\n"
         for name, kinds in numbers.items()
     )
     text = (
@@ -174,18 +183,18 @@ def _curves(one: Trained, folder: Path) -> tuple[str, dict[str, Any]]:
     return text, numbers
 
 
-def _cascade(one: Trained, folder: Path) -> tuple[str, dict[str, Any]]:
-    rows = _sample(one, CASCADED)
-    pixels = one.dataset.pixels[rows]
-    labels, patients = one.dataset.labels[rows], one.dataset.patients[rows]
-    shown = [("trained", faithful.decisions(one.network, pixels[:SHOWN])[1])]
+def _cascade(loaded: LoadedNetwork, folder: Path) -> tuple[str, dict[str, Any]]:
+    rows = _sample(loaded, CASCADED)
+    pixels = loaded.dataset.pixels[rows]
+    labels, patients = loaded.dataset.labels[rows], loaded.dataset.patients[rows]
+    shown = [("trained", faithful.decisions(loaded.network, pixels[:SHOWN])[1])]
     numbers = {}
-    for stage, values, maps in faithful.cascade(one.network, one.name, pixels):
+    for stage, values, maps in faithful.cascade(loaded.network, loaded.name, pixels):
         numbers[stage] = _mean(values, labels, patients)
         shown.append((stage, maps[:SHOWN]))
-    figure = folder / f"cascade-{one.name}.png"
-    explain_figures.cascade(pixels[:SHOWN], shown, numbers, one.name, figure)
-    stages = "".join(f"| {stage} | {_said(value)} |\n" for stage, value in numbers.items())
+    figure = folder / f"cascade-{loaded.name}.png"
+    explain_figures.cascade(pixels[:SHOWN], shown, numbers, loaded.name, figure)
+    stages = "".join(f"| {stage} | {_with_interval(value)} |\n" for stage, value in numbers.items())
     text = (
         "### Weights drawn anew\n\nStage by stage from the head down; rank correlation of the map "
         f"with the trained network's, mean of {len(rows)} images. It must fall, or the map does "
@@ -195,57 +204,65 @@ def _cascade(one: Trained, folder: Path) -> tuple[str, dict[str, Any]]:
     return text, numbers
 
 
-def _evidence(one: Trained) -> dict[str, lung_evidence.LungEvidenceSummary]:
-    assert one.masks is not None
-    rows = one.dataset.rows(split.SELECT)
-    rows = rows[one.masks.present[rows]]
-    logits, _ = faithful.decisions(one.network, one.dataset.pixels[rows])
-    scores = expit(logits / one.card["temperature"])
-    point = one.card["operating_points"][one.card["default_operating_point"]]
-    labels = one.dataset.labels[rows]
-    right = (scores >= point["threshold"]) == (labels == 1)
-    measured = lung_evidence.measure(one.network, one.dataset, one.masks, rows)
-    return lung_evidence.summarise(measured, labels, right, one.dataset.patients[rows])
+def _evidence(loaded: LoadedNetwork) -> dict[str, lung_evidence.LungEvidenceSummary] | None:
+    """Where the evidence lies, on those images of `block-select` that have a mask."""
+    if loaded.masks is None:
+        return None
+    card, dataset = checkpoint.evaluated(loaded.card, loaded.path), loaded.dataset
+    rows = dataset.rows(split.SELECT)
+    rows = rows[loaded.masks.present[rows]]
+    margins, _ = faithful.decisions(loaded.network, dataset.pixels[rows])
+    logits = np.stack([np.zeros_like(margins), margins], axis=1)
+    scores = decision.printed_probability(logits, card.temperature)
+    labels = dataset.labels[rows]
+    right = decision.is_positive(scores, card.threshold) == (labels == decision.POSITIVE)
+    measured = lung_evidence.measure(loaded.network, dataset, loaded.masks, rows)
+    return lung_evidence.summarise(measured, labels, right, dataset.patients[rows])
 
 
 def _pairs(
-    trained: Sequence[Trained], others: Sequence[Trained]
-) -> Mapping[str, tuple[Trained, Trained]]:
+    networks: Sequence[LoadedNetwork], others: Sequence[LoadedNetwork]
+) -> Mapping[str, tuple[LoadedNetwork, LoadedNetwork]]:
     between = {
         f"{first.name} and {second.name}": (first, second)
-        for place, second in enumerate(trained)
-        for first in trained[:place]
+        for place, second in enumerate(networks)
+        for first in networks[:place]
     }
     seeds = {
-        f"{one.name}, seeds {_seed(one)} and {_seed(twin)}": (one, twin)
-        for one in trained
-        for twin in others
-        if one.name == twin.name
+        f"{first.name}, seeds {first.card.training.seed} and {second.card.training.seed}": (
+            first,
+            second,
+        )
+        for first in networks
+        for second in others
+        if first.name == second.name
     }
     return {**between, **seeds}
 
 
-def _agreement(one: Trained, other: Trained) -> dict[str, Any]:
+def _agreement(first: LoadedNetwork, second: LoadedNetwork) -> dict[str, Any]:
     """Means of the correlation of two networks' maps, on images that neither was fitted to."""
-    rows = _sample(one, COMPARED)
-    paths = {image.path: row for row, image in enumerate(other.dataset.images)}
-    theirs = np.array([paths[one.dataset.images[row].path] for row in rows])
-    first, second = faithful.on_one_grid(
-        faithful.decisions(one.network, one.dataset.pixels[rows])[1],
-        faithful.decisions(other.network, other.dataset.pixels[theirs])[1],
+    dataset, rows = first.dataset, _sample(first, COMPARED)
+    paths = {image.path: row for row, image in enumerate(second.dataset.images)}
+    second_rows = np.array([paths[dataset.images[row].path] for row in rows])
+    maps = faithful.on_one_grid(
+        faithful.decisions(first.network, dataset.pixels[rows])[1],
+        faithful.decisions(second.network, second.dataset.pixels[second_rows])[1],
     )
-    labels, patients = one.dataset.labels[rows], one.dataset.patients[rows]
+    labels, patients = dataset.labels[rows], dataset.patients[rows]
+    pearson = np.nan_to_num(decision.correlation(*maps))  # a constant map agrees with none
     return {
         "images": len(rows),
-        "pearson": _mean(correlation.pearson(first, second), labels, patients),
-        "spearman": _mean(correlation.spearman(first, second), labels, patients),
+        "pearson": _mean(pearson, labels, patients),
+        "spearman": _mean(correlation.spearman(*maps), labels, patients),
     }
 
 
-def _agreement_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+def _agreement_table(by_pair: Mapping[str, Mapping[str, Any]]) -> str:
     rows = "".join(
-        f"| {title} | {one['images']} | {_said(one['pearson'])} | {_said(one['spearman'])} |\n"
-        for title, one in found.items()
+        f"| {title} | {numbers['images']} | {_with_interval(numbers['pearson'])} "
+        f"| {_with_interval(numbers['spearman'])} |\n"
+        for title, numbers in by_pair.items()
     )
     return (
         "## Agreement\n\nCorrelation of two networks' maps of one image, in the mean.\n\n"
@@ -253,17 +270,10 @@ def _agreement_table(found: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _size(one: Trained) -> int:
-    return int(one.card["input"]["size"])
-
-
-def _seed(one: Trained) -> int:
-    return int(one.card["training"]["seed"])
-
-
-def _sample(one: Trained, count: int) -> Labels:
+def _sample(loaded: LoadedNetwork, count: int) -> Labels:
     """Rows of `block-select` at random, always the same."""
-    return np.sort(one.dataset.sample(split.SELECT, count))
+    rows = loaded.dataset.rows(split.SELECT)
+    return np.sort(np.random.default_rng(0).permutation(rows)[:count])
 
 
 def _mean(values: Values, labels: Labels, patients: npt.NDArray[np.str_]) -> dict[str, Any]:
@@ -273,5 +283,5 @@ def _mean(values: Values, labels: Labels, patients: npt.NDArray[np.str_]) -> dic
     return {"mean": float(values.mean()), "interval": interval}
 
 
-def _said(number: Mapping[str, Any]) -> str:
+def _with_interval(number: Mapping[str, Any]) -> str:
     return sections.with_interval(number["mean"], number["interval"])

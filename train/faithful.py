@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from handlers.pixels import Pixels
+from handlers.arrays import Pixels
 from train import phantoms
 from train.augment import gaussian_blur
 from train.cam import explain_decision

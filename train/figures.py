@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from handlers import heatmap
-from handlers.pixels import Pixels
+from handlers.arrays import Pixels
 from train import doubt, metrics
 from train.crosscheck import Check
 from train.fit import Epoch
-from train.judge import UNCHANGED, Judged
+from train.judge import UNCHANGED, MeasuredModel
 from train.networks import CLASSES
-from train.stress import Borne
+from train.stress import RobustnessResult
 
 Maps = npt.NDArray[np.float32]
 
@@ -45,11 +45,11 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def confusion(judged: Sequence[Judged], part: str, path: Path) -> Path:
+def confusion(models: Sequence[MeasuredModel], part: str, path: Path) -> Path:
     """Confusion matrices on a part, one a network, images and shares of the row."""
-    figure, axes = plt.subplots(1, len(judged), figsize=(4 * len(judged), 3.8), squeeze=False)
-    for axis, one in zip(axes[0], judged, strict=True):
-        counts = np.array(one.parts[part].confusion)
+    figure, axes = plt.subplots(1, len(models), figsize=(4 * len(models), 3.8), squeeze=False)
+    for axis, model in zip(axes[0], models, strict=True):
+        counts = np.array(model.parts[part].confusion)
         shares = counts / counts.sum(1, keepdims=True)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for row in range(2):
@@ -65,23 +65,25 @@ def confusion(judged: Sequence[Judged], part: str, path: Path) -> Path:
         axis.set(xticks=[0, 1], yticks=[0, 1], xlabel="predicted", ylabel="actual")
         axis.set_xticklabels(CLASSES)
         axis.set_yticklabels(CLASSES, rotation=90, va="center")
-        axis.set_title(f"{one.name}, threshold {one.threshold:.3f}", fontsize=10)
+        axis.set_title(f"{model.name}, threshold {model.threshold:.3f}", fontsize=10)
     figure.suptitle(f"Confusion matrix, {part}, operating point balanced")
     return save(figure, path)
 
 
-def roc(judged: Sequence[Judged], labels: npt.NDArray[np.int64], part: str, path: Path) -> Path:
+def roc(
+    models: Sequence[MeasuredModel], labels: npt.NDArray[np.int64], part: str, path: Path
+) -> Path:
     """ROC curves on a part with each network's operating points marked."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 5))
-    for number, one in enumerate(judged):
-        scores = one.scores(part)
+    for number, model in enumerate(models):
+        scores = model.scores(part)
         false_alarms, sensitivity, _ = roc_curve(labels, scores)
-        low, high = one.parts[part].intervals.get("auc", (float("nan"),) * 2)
-        label = f"{one.name}: AUC {one.parts[part].auc:.3f} [{low:.3f}, {high:.3f}]"
+        low, high = model.parts[part].intervals.get("auc", (float("nan"),) * 2)
+        label = f"{model.name}: AUC {model.parts[part].auc:.3f} [{low:.3f}, {high:.3f}]"
         for axis in axes:
             axis.plot(false_alarms, sensitivity, color=f"C{number}", label=label)
-            for point, marker in zip(one.operating_points, "osD", strict=False):
-                positive = scores >= one.operating_points[point].threshold
+            for point, marker in zip(model.operating_points, "osD", strict=False):
+                positive = scores >= model.operating_points[point].threshold
                 axis.plot(
                     positive[labels == 0].mean(),
                     positive[labels == 1].mean(),
@@ -100,28 +102,28 @@ def roc(judged: Sequence[Judged], labels: npt.NDArray[np.int64], part: str, path
 
 
 def reliability(
-    judged: Sequence[Judged], labels: npt.NDArray[np.int64], part: str, path: Path
+    models: Sequence[MeasuredModel], labels: npt.NDArray[np.int64], part: str, path: Path
 ) -> Path:
-    """How often PNEUMONIA is there when so much probability is said, before and after calibration.
+    """Share of PNEUMONIA by predicted probability, before and after calibration.
 
     A dot's area grows with the number of images it stands for.
     """
     figure, axes = plt.subplots(
-        1, len(judged), figsize=(4 * len(judged), 4.2), squeeze=False, layout="constrained"
+        1, len(models), figsize=(4 * len(models), 4.2), squeeze=False, layout="constrained"
     )
-    for axis, one in zip(axes[0], judged, strict=True):
+    for axis, model in zip(axes[0], models, strict=True):
         for scores, colour, when in (
-            (one.uncalibrated(part), "C7", "before"),
-            (one.scores(part), "C0", "after"),
+            (model.uncalibrated(part), "C7", "before"),
+            (model.scores(part), "C0", "after"),
         ):
-            said, true, count = metrics.reliability(labels, scores).T
-            if when == "before" and one.calibration == UNCHANGED:
+            predicted, observed, count = metrics.reliability(labels, scores).T
+            if when == "before" and model.calibration == UNCHANGED:
                 continue
             error = metrics.calibration_error(labels, scores)
-            axis.plot(said, true, color=colour, label=f"{when}: error {error:.3f}")
-            axis.scatter(said, true, 400 * count / len(labels), color=colour, alpha=0.6)
+            axis.plot(predicted, observed, color=colour, label=f"{when}: error {error:.3f}")
+            axis.scatter(predicted, observed, 400 * count / len(labels), color=colour, alpha=0.6)
         axis.plot([0, 1], [0, 1], ":", color="grey")
-        axis.set(title=one.name, xlabel="probability said", ylabel="share of PNEUMONIA")
+        axis.set(title=model.name, xlabel="predicted probability", ylabel="share of PNEUMONIA")
         axis.legend(fontsize=8, loc="upper left")
         axis.grid(alpha=0.3)
     figure.suptitle(f"Reliability, {part}")
@@ -129,14 +131,16 @@ def reliability(
 
 
 def decision(
-    judged: Sequence[Judged], labels: npt.NDArray[np.int64], part: str, path: Path
+    models: Sequence[MeasuredModel], labels: npt.NDArray[np.int64], part: str, path: Path
 ) -> Path:
     """Decision curves on a part: net benefit by threshold, beside treating all and none."""
     thresholds = np.linspace(0.01, 0.95, 95)
     figure, axis = plt.subplots(figsize=(6.5, 4.5))
-    for one in judged:
+    for model in models:
         axis.plot(
-            thresholds, metrics.net_benefit(labels, one.scores(part), thresholds), label=one.name
+            thresholds,
+            metrics.net_benefit(labels, model.scores(part), thresholds),
+            label=model.name,
         )
     everyone = metrics.net_benefit(labels, np.ones(len(labels)), thresholds)
     axis.plot(thresholds, everyone, ":", color="grey", label="treat all")
@@ -169,12 +173,12 @@ def risk_coverage(
     return save(figure, path)
 
 
-def stressed(found: Mapping[str, Mapping[str, Borne]], path: Path) -> Path:
+def stressed(by_network: Mapping[str, Mapping[str, RobustnessResult]], path: Path) -> Path:
     """AUC and accuracy under each change, a line where they are on the images as they are."""
-    names = list(next(iter(found.values())))
+    names = list(next(iter(by_network.values())))
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
-    height = 0.8 / len(found)
-    for number, (network, by_change) in enumerate(found.items()):
+    height = 0.8 / len(by_network)
+    for number, (network, by_change) in enumerate(by_network.items()):
         places = np.arange(len(names)) + number * height
         for axis, key in zip(axes, ("auc", "accuracy"), strict=True):
             values = [getattr(by_change[name], key) for name in names]
@@ -183,10 +187,10 @@ def stressed(found: Mapping[str, Mapping[str, Borne]], path: Path) -> Path:
     for axis, title in zip(axes, ("AUC", "accuracy"), strict=True):
         axis.set(xlim=(0.5, 1), xlabel=title)
         axis.grid(alpha=0.3, axis="x")
-    axes[0].set_yticks(np.arange(len(names)) + height * (len(found) - 1) / 2, names)
+    axes[0].set_yticks(np.arange(len(names)) + height * (len(by_network) - 1) / 2, names)
     axes[0].invert_yaxis()
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(found), fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(by_network), fontsize=8)
     figure.suptitle("Changed images of block-select")
     return save(figure, path)
 
@@ -248,8 +252,8 @@ def crosschecked(pixels: Pixels, check: Check, title: str, path: Path) -> Path:
         axis[2].imshow(captum[row], cmap="RdBu_r", vmin=-reach, vmax=reach)
         axis[3].imshow(difference, cmap="Greys", vmin=0, vmax=max(difference.max(), 1e-12))
         axis[3].set_title(f"largest {difference.max():.1e}", fontsize=8)
-        for one in axis:
-            one.axis("off")
+        for panel in axis:
+            panel.axis("off")
     for axis, name in zip(axes[0], ("image", "hook", "Captum LayerGradCam"), strict=False):
         axis.set_title(name, fontsize=9)
     figure.suptitle(title)

@@ -9,25 +9,25 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 import torch
 
-from handlers import engine
+from handlers import engine, files
+from handlers.arrays import Pixels
+from handlers.card import EvaluatedNetwork, GraphCard
+from handlers.card_fields import Graph, NoveltyRule
 from handlers.pixels import decode
-from train import checkpoint, data, novelty, phantoms, quantise
+from handlers.records import Record, encode, extend
+from handlers.records import decode as decode_record
+from train import checkpoint, data, novelty, phantoms, quantise, run_facts
 from train.cam import explain
-from train.card import split_seed
-from train.checkpoint import Card
 from train.data import Dataset
 from train.export import difference, export, export_program, verify
 from train.networks import Classifier
 from train.novelty import Reference
 from train.options import KAGGLE
-from train.run import RUN
 
 AUTO = "auto"  # the engine that `choose` chooses
 F32, F16, INT8 = "f32", "f16", "int8"
@@ -55,7 +55,7 @@ class Running:
 DEFAULT = Running()
 
 
-def with_graph(weights: Path, exported: Path, target: Path, running: Running) -> Card:
+def with_graph(weights: Path, exported: Path, target: Path, running: Running) -> GraphCard:
     """Export a network to a file; its card with what was exported, and what is to run it.
 
     What lies in the folder `exported` already is not exported again. The file's suffix is the
@@ -66,55 +66,59 @@ def with_graph(weights: Path, exported: Path, target: Path, running: Running) ->
             or fewer bits change too much or lack their data.
         ExportError: graph and network differ.
     """
-    network, card = checkpoint.load(weights)
-    name, precision = card["network"], running.precision
-    if "temperature" not in card:
+    network, trained_card = checkpoint.load(weights)
+    precision = running.precision
+    if not isinstance(trained_card, EvaluatedNetwork):
         raise ArchiveError(f"{weights} was never judged: run make evaluate")
-    size = card["input"]["size"]
+    card = trained_card
+    size = card.input.size
     reference = novelty.load(weights, card)
-    facts: dict[str, Any] = {"precision": precision}
 
-    def graph_of(one: str, precision: str) -> Path:
+    def graph_of(runtime: str, precision: str) -> Path:
         """An engine's file, written where it is not there yet."""
-        graph = _exported(network, card, reference, exported, one, precision)
+        graph = _exported(network, card, reference, exported, runtime, precision)
         return _in_8_bits(weights, card, graph, running.data) if precision == INT8 else graph
 
-    candidates, chosen = _candidates(running), running.engine
+    candidates, chosen, times = _candidates(running), running.engine, None
     if chosen == AUTO:
-        graphs = {one: graph_of(one, precision) for one in candidates}
-        facts["milliseconds"] = milliseconds(graphs, _examples(size, 1).numpy())
-        chosen = choose(facts["milliseconds"])
-    facts["engine"] = chosen
+        graphs = {runtime: graph_of(runtime, precision) for runtime in candidates}
+        times = milliseconds(graphs, _examples(size, 1).numpy())
+        chosen = choose(times)
     graph = graph_of(chosen, precision)
+    gate = None
     if precision != F32:
-        whole = graph_of(chosen, F32)
-        facts["gate"], rule = _gate(weights, card, (whole, graph), facts, running.data)
-        card = {**card, **rule}
+        pair = graph_of(chosen, F32), graph
+        gate = _gate(weights, card, pair, chosen, precision, running.data)
     target = target.with_suffix(graph.suffix)
     shutil.copy(graph, target)
     runs = engine.load(chosen, target)
     if precision == F32:
-        apart = verify(network, runs, _examples(size), reference)
+        largest = verify(network, runs, _examples(size), reference)
     else:  # whose distances have a rule of their own
-        apart = difference(network, runs, _examples(size))
+        largest = difference(network, runs, _examples(size))
     log.info(
         "%s: %s, %s; a logit or a cell of the map differs from the network's by at most %.1e",
-        *(name, chosen, precision, apart),
+        *(card.network, chosen, precision, largest),
     )
     golden = decode(golden_image(), size)[None]
-    answered = runs(golden)[0].logits
-    if precision == F32:  # what the network itself, not its graph, finds there
-        answered = explain(network, torch.from_numpy(golden))[0][0].numpy()
-    return {
-        **card,
-        "golden_logits": [float(value) for value in answered],
-        "graph": {
-            "file": target.name,
-            "sha256": checkpoint.sha256(target),
-            **facts,
-            "max_logit_difference": apart,
-        },
-    }
+    logits = runs(golden)[0].logits
+    if precision == F32:  # the logits of the network itself, not of its graph
+        logits = explain(network, torch.from_numpy(golden))[0][0].numpy()
+    return extend(
+        GraphCard,
+        card,
+        novelty=card.novelty if gate is None else gate.novelty,
+        golden_logits=tuple(float(value) for value in logits),
+        graph=Graph(
+            file=target.name,
+            sha256=files.sha256(target),
+            precision=precision,
+            milliseconds=times,
+            engine=chosen,
+            gate=None if gate is None else gate.gate,
+            max_logit_difference=largest,
+        ),
+    )
 
 
 def _candidates(running: Running) -> list[str]:
@@ -129,13 +133,13 @@ def _candidates(running: Running) -> list[str]:
             f"ENGINE={running.engine} does not run PRECISION={running.precision}: "
             f"give {' or '.join(able)}, or leave it out"
         )
-    there = [one for one in able if one != engine.TORCH or torch.cuda.is_available()]
-    return there or list(able)
+    fast = [runtime for runtime in able if runtime != engine.TORCH or torch.cuda.is_available()]
+    return fast or list(able)
 
 
 def _exported(
     network: Classifier,
-    card: Card,
+    card: EvaluatedNetwork,
     reference: Reference | None,
     folder: Path,
     runtime: str,
@@ -143,11 +147,11 @@ def _exported(
 ) -> Path:
     """The network's graph, in a runtime's format, exported into a folder where it is not there yet.
     In 32 bits, or in half precision."""
-    parts = [card["weights_sha256"]]
-    if reference is not None:
-        parts.append(card[novelty.CARD]["reference_sha256"])
-    stem = "-".join(part[:32] for part in parts)
-    size, half = card["input"]["size"], precision == F16
+    hashes = [card.weights_sha256]
+    if reference is not None and card.novelty is not None:
+        hashes.append(card.novelty.reference_sha256)
+    stem = "-".join(sha256[:32] for sha256 in hashes if sha256 is not None)
+    size, half = card.input.size, precision == F16
     if runtime == engine.TORCH:
         graph = folder / f"{stem}{'-half' if half else ''}.pt2"
         if not graph.is_file():
@@ -159,7 +163,7 @@ def _exported(
     return graph
 
 
-def _in_8_bits(weights: Path, card: Card, whole: Path, root: Path | None) -> Path:
+def _in_8_bits(weights: Path, card: EvaluatedNetwork, whole: Path, root: Path | None) -> Path:
     """The graph in 8 bits, beside the one in 32.
 
     Raises:
@@ -168,68 +172,78 @@ def _in_8_bits(weights: Path, card: Card, whole: Path, root: Path | None) -> Pat
     quantised = whole.with_suffix(".int8.onnx")
     if not quantised.is_file():
         dataset = _training_data(weights, card, root)
-        log.info("%s: 8 bits are calibrated on %d images", card["network"], quantise.CALIBRATION)
+        log.info("%s: 8 bits are calibrated on %d images", card.network, quantise.CALIBRATION)
         quantise.quantise(whole, quantise.sample(dataset), quantised)
     return quantised
 
 
+@dataclass(frozen=True, kw_only=True)
+class GateResult(Record):
+    """What fewer bits change, by the names of `quantise.LIMITS`, and novelty's rule for them."""
+
+    gate: Mapping[str, float]
+    novelty: NoveltyRule | None = None
+
+
 def _gate(
     weights: Path,
-    card: Card,
+    card: EvaluatedNetwork,
     graphs: tuple[Path, Path],
-    facts: Mapping[str, Any],
+    runtime: str,
+    precision: str,
     root: Path | None,
-) -> tuple[quantise.Gate, dict[str, Any]]:
-    """What fewer bits change, graphs of 32 and of fewer run by the engine that will serve; and what
-    the card says otherwise.
+) -> GateResult:
+    """What fewer bits change, graphs of 32 and of fewer run by the engine that will serve.
 
     Raises:
         ArchiveError: the data to judge on is not there or is another, or the gate is not passed.
     """
-    runtime, precision = facts["engine"], facts["precision"]
-    judged = graphs[1].with_suffix(f".{runtime}.json")
-    if not judged.is_file():
-        name = card["network"]
-        dataset = _training_data(weights, card, root)
-        whole, fewer = (engine.load(runtime, one) for one in graphs)
-        rule = quantise.fit_rule(card, fewer, dataset)
-        gate = quantise.gate(card, rule, whole, fewer, dataset)
-        table = quantise.table(gate)
-        if quantise.failed(gate):
-            raise ArchiveError(
-                f"{name}: {precision} changes too much, and nothing is built:\n{table}\n"
-                f"Serve it with PRECISION={F32}"
-            )
-        log.info("%s: what %s changes\n%s", name, precision, table)
-        checkpoint.write_text(judged, json.dumps({"gate": gate, "rule": rule}) + "\n")
-    found = json.loads(judged.read_text())
-    return found["gate"], found["rule"]
+    path = graphs[1].with_suffix(f".{runtime}.json")
+    if path.is_file():
+        return decode_record(GateResult, json.loads(path.read_text()))
+    dataset = _training_data(weights, card, root)
+    whole, fewer = (engine.load(runtime, graph) for graph in graphs)
+    rule = quantise.fit_rule(card, fewer, dataset)
+    gate = quantise.gate(card, rule, whole, fewer, dataset)
+    table = quantise.table(gate)
+    if quantise.failed(gate):
+        raise ArchiveError(
+            f"{card.network}: {precision} changes too much, and nothing is built:\n{table}\n"
+            f"Serve it with PRECISION={F32}"
+        )
+    log.info("%s: what %s changes\n%s", card.network, precision, table)
+    result = GateResult(gate=gate, novelty=rule)
+    files.write_text(path, json.dumps(encode(result)) + "\n")
+    return result
 
 
-def _training_data(weights: Path, card: Card, root: Path | None) -> Dataset:
+def _training_data(weights: Path, card: EvaluatedNetwork, root: Path | None) -> Dataset:
     """What a network was trained on: in the named folder, else where its run found it."""
-    trained = card["training"]
-    facts: dict[str, Any] = {"patient": None, "skip_broken": False}
-    run = weights.parent / RUN
-    if run.is_file():
-        facts |= json.loads(run.read_text())
-    root = root or Path(facts.get("data", KAGGLE))
+    run = weights.parent
+    facts = run_facts.read(run) if (run / run_facts.RUN).is_file() else None
+    training = card.training
+    root = root or (Path(facts.data) if facts else KAGGLE)
     if not root.is_dir():
         raise ArchiveError(
-            f"less than {F32} is judged on what {card['network']} was trained on, "
-            f"{trained['data']['name']}: name it with DATA=folder"
+            f"less than {F32} is judged on what {card.network} was trained on, "
+            f"{training.data.name}: name it with DATA=folder"
         )
-    options = {key: facts[key] for key in ("patient", "skip_broken")}
-    dataset = data.load(root, card["input"]["size"], seed=split_seed(card), **options)
-    if dataset.sha256 != trained["data"]["sha256"]:
+    dataset = data.load(
+        root,
+        card.input.size,
+        seed=training.split_by,
+        patient=facts.patient if facts else None,
+        skip_broken=facts.skip_broken if facts else False,
+    )
+    if dataset.sha256 != training.data.sha256:
         raise ArchiveError(
-            f"{root} is not what {card['network']} was trained on "
-            f"({trained['data']['name']}, sha256 {trained['data']['sha256'][:12]})"
+            f"{root} is not what {card.network} was trained on "
+            f"({training.data.name}, sha256 {training.data.sha256[:12]})"
         )
     return dataset
 
 
-def milliseconds(graphs: Mapping[str, Path], image: npt.NDArray[np.uint8]) -> dict[str, float]:
+def milliseconds(graphs: Mapping[str, Path], image: Pixels) -> dict[str, float]:
     """The least milliseconds in which each engine, by its file, answers one image (1, S, S) on this
     machine. They take turns; what else runs here only adds, and not to all of them alike."""
     engines = {name: engine.load(name, graph) for name, graph in graphs.items()}

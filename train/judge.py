@@ -1,21 +1,23 @@
-"""A finished network on every part of the data: calibrated, given operating points, judged."""
+"""A network's logits on every part of the data: calibrated, given operating points, measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import softmax
 
+from handlers import decision
+from handlers.card_fields import OperatingPoint, PartFigures
+from handlers.records import encode
 from train import calibrate, split
 from train.cam import explain
 from train.data import Dataset
-from train.metrics import Judgement, judge
-from train.networks import Classifier, predict
+from train.metrics import Scores, judge
+from train.networks import Classifier, predict, with_bias
 
-BOTH = "both"  # the average of the networks' calibrated logits
+ENSEMBLE = "both"  # the mean of the networks' calibrated logits
 UNCHANGED = calibrate.Calibration(temperature=1.0, offset=0.0)
 
 Logits = npt.NDArray[np.float64]  # (N, 2)
@@ -23,56 +25,70 @@ Maps = npt.NDArray[np.float32]  # (N, 2, h, w)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One network, or both together: calibration, operating points, figures by part."""
+class CalibratedModel:
+    """One network, or the ensemble: calibration, operating points, logits by part.
+
+    `logits` (N, 2) contain the offset and are not divided by the temperature.
+    """
 
     name: str
     calibration: calibrate.Calibration
-    operating_points: Mapping[str, calibrate.OperatingPoint]
-    logits: Mapping[str, Logits]  # part → (N, 2), with the offset, not divided by the temperature
-    parts: Mapping[str, Judgement]
+    operating_points: Mapping[str, OperatingPoint]
+    logits: Mapping[str, Logits]
 
     @property
     def threshold(self) -> float:
         """The threshold of the default operating point."""
         return self.operating_points[calibrate.DEFAULT].threshold
 
-    def uncalibrated(self, part: str) -> npt.NDArray[np.float64]:
-        """Probabilities of PNEUMONIA (N,) before temperature and offset."""
+    def uncalibrated(self, part: str) -> Scores:
+        """Probabilities of PNEUMONIA (N,) before temperature and offset, as printed."""
         back = replace(self.calibration, offset=-self.calibration.offset)
-        return probabilities(back.shift(self.logits[part]), 1.0)[:, 1]
+        return decision.printed_probability(back.shift(self.logits[part]), 1.0)
 
-    def scores(self, part: str) -> npt.NDArray[np.float64]:
-        """Calibrated probabilities of PNEUMONIA (N,), rounded as the server prints them."""
-        return probabilities(self.logits[part], self.calibration.temperature)[:, 1]
+    def scores(self, part: str) -> Scores:
+        """Calibrated probabilities of PNEUMONIA (N,), as printed."""
+        return decision.printed_probability(self.logits[part], self.calibration.temperature)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for metrics.json."""
+    def positive(self, part: str) -> npt.NDArray[np.bool_]:
+        """Which images (N,) are PNEUMONIA at the default operating point."""
+        return decision.is_positive(self.scores(part), self.threshold)
+
+
+@dataclass(frozen=True)
+class MeasuredModel(CalibratedModel):
+    """The same, with its figures by part."""
+
+    parts: Mapping[str, PartFigures]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON object of metrics.json."""
         return {
-            **asdict(self.calibration),
+            "temperature": self.calibration.temperature,
+            "offset": self.calibration.offset,
             "default_operating_point": calibrate.DEFAULT,
-            "operating_points": {k: asdict(v) for k, v in self.operating_points.items()},
-            "parts": {part: judgement.as_dict() for part, judgement in self.parts.items()},
+            "operating_points": {k: encode(point) for k, point in self.operating_points.items()},
+            "parts": {part: encode(figures) for part, figures in self.parts.items()},
         }
 
 
-def probabilities(logits: Logits, temperature: float) -> npt.NDArray[np.float64]:
-    """Probabilities (N, 2) of logits (N, 2), rounded as the server prints them."""
-    scores: npt.NDArray[np.float64] = softmax(logits / temperature, axis=1).round(calibrate.DIGITS)
-    return scores
-
-
 def parts_of(dataset: Dataset, open_test: bool) -> list[str]:
-    """The parts to judge on; test only where it is opened."""
-    wanted = [part for part in split.PARTS if part != split.FIT and len(dataset.rows(part))]
-    return wanted if open_test else [part for part in wanted if part != split.TEST]
+    """The parts to evaluate on; test only where it is opened."""
+    parts = [part for part in split.PARTS if part != split.FIT and len(dataset.rows(part))]
+    return parts if open_test else [part for part in parts if part != split.TEST]
 
 
-def run_network(
-    network: Classifier, dataset: Dataset, parts: Sequence[str], device: torch.device
-) -> dict[str, Logits]:
+# --- predict
+
+
+def placed(network: Classifier, device: torch.device) -> Classifier:
+    """The network on a device, in the layout of memory that convolutions are fastest in."""
+    placed: Classifier = network.to(device).to(memory_format=torch.channels_last)
+    return placed
+
+
+def predict_parts(network: Classifier, dataset: Dataset, parts: Sequence[str]) -> dict[str, Logits]:
     """Logits (N, 2) of each part, at the size the data set was decoded to."""
-    network.to(device).to(memory_format=torch.channels_last)
     size = dataset.pixels.shape[-1]
     return {
         part: predict(network, torch.from_numpy(dataset.pixels[dataset.rows(part)]), size)
@@ -82,81 +98,101 @@ def run_network(
     }
 
 
-def judge_network(
-    name: str,
-    dataset: Dataset,
-    logits: Mapping[str, Logits],
-    calibration: calibrate.Calibration | None = None,
-) -> Judged:
-    """Calibration, where none is given, and operating points from `block-calibrate`, figures of
-    every part."""
-    if calibration is None:
-        rows = dataset.rows(split.CALIBRATE)
-        calibration = calibrate.fit(logits[split.CALIBRATE], dataset.labels[rows])
-    return _judge(name, dataset, logits, calibration)
-
-
-def judge_fitted(
-    network: Classifier, name: str, dataset: Dataset, parts: Sequence[str], device: torch.device
-) -> Judged:
-    """A network just fitted, calibrated on `block-select` itself, which is one of the parts.
-
-    So a change of recipe that makes probabilities bolder or shyer does not win or lose by that
-    alone. The offset is folded into the head's bias; the threshold is a probability of .5.
-    """
-    logits = run_network(network, dataset, parts, device)
-    labels = dataset.labels[dataset.rows(split.SELECT)]
-    calibration = calibrate.fit(logits[split.SELECT], labels)
-    with torch.no_grad():
-        bias = network.head.bias
-        bias.copy_(torch.from_numpy(calibration.shift(bias[None].cpu().double().numpy())[0]))
-    shifted = {part: calibration.shift(values) for part, values in logits.items()}
-    even = {calibrate.DEFAULT: calibrate.OperatingPoint(0.5, 0, 0)}
-    return Judged(name, calibration, even, shifted, {})
-
-
-def judge_both(dataset: Dataset, judged: Sequence[Judged]) -> Judged:
-    """The networks together: the mean of their calibrated logits, as it is served."""
-    together = {
-        part: np.mean([one.logits[part] / one.calibration.temperature for one in judged], axis=0)
-        for part in judged[0].logits
-    }
-    return _judge(BOTH, dataset, together, UNCHANGED)
-
-
-def _judge(
-    name: str, dataset: Dataset, logits: Mapping[str, Logits], calibration: calibrate.Calibration
-) -> Judged:
-    labels = {part: dataset.labels[dataset.rows(part)] for part in logits}
-    logits = {part: calibration.shift(values) for part, values in logits.items()}
-    scores = {
-        part: probabilities(values, calibration.temperature)[:, 1]
-        for part, values in logits.items()
-    }
-    points = calibrate.operating_points(labels[split.CALIBRATE], scores[split.CALIBRATE])
-    threshold = points[calibrate.DEFAULT].threshold
-    parts = {
-        part: judge(
-            labels[part],
-            values,
-            dataset.patients[dataset.rows(part)],
-            threshold,
-            dataset.series[dataset.rows(part)],
-        )
-        for part, values in scores.items()
-    }
-    return Judged(name, calibration, points, logits, parts)
-
-
-def maps_of(network: Classifier, dataset: Dataset, device: torch.device) -> Maps:
+def maps_of(network: Classifier, dataset: Dataset) -> Maps:
     """Maps (N, 2, h, w), in logits, of the calibration images."""
     pixels = torch.from_numpy(dataset.pixels[dataset.rows(split.CALIBRATE)])
-    maps = [explain(network, part.to(device))[1].cpu() for part in torch.split(pixels, 64)]
-    found: Maps = torch.cat(maps).numpy()
-    return found
+    device = network.head.weight.device
+    batches = [explain(network, batch.to(device))[1].cpu() for batch in torch.split(pixels, 64)]
+    maps: Maps = torch.cat(batches).numpy()
+    return maps
 
 
 def map_scale(maps: Maps) -> float:
     """Where an overlay's colour saturates: the 99.5th percentile, in logits, of maps' positive
     part."""
     return max(float(np.percentile(maps.clip(min=0), 99.5)), 1e-6)
+
+
+# --- calibrate
+
+
+def calibrate_network(
+    name: str,
+    dataset: Dataset,
+    logits: Mapping[str, Logits],
+    calibration: calibrate.Calibration | None = None,
+) -> CalibratedModel:
+    """Calibration, unless it is given, and operating points, from `block-calibrate`.
+
+    `logits` (N, 2) by part are those of the head as trained.
+    """
+    if calibration is None:
+        labels = dataset.labels[dataset.rows(split.CALIBRATE)]
+        calibration = calibrate.fit(logits[split.CALIBRATE], labels)
+    shifted = {part: calibration.shift(values) for part, values in logits.items()}
+    return _with_operating_points(name, dataset, shifted, calibration)
+
+
+def calibrate_ensemble(dataset: Dataset, networks: Sequence[CalibratedModel]) -> CalibratedModel:
+    """The networks as one model: the mean of their calibrated logits, as it is served."""
+    logits = {
+        part: np.mean(
+            [network.logits[part] / network.calibration.temperature for network in networks],
+            axis=0,
+        )
+        for part in networks[0].logits
+    }
+    return _with_operating_points(ENSEMBLE, dataset, logits, UNCHANGED)
+
+
+def _with_operating_points(
+    name: str, dataset: Dataset, logits: Mapping[str, Logits], calibration: calibrate.Calibration
+) -> CalibratedModel:
+    model = CalibratedModel(name, calibration, {}, logits)
+    labels = dataset.labels[dataset.rows(split.CALIBRATE)]
+    points = calibrate.operating_points(labels, model.scores(split.CALIBRATE))
+    return replace(model, operating_points=points)
+
+
+def calibrate_fitted(
+    network: Classifier, name: str, dataset: Dataset, parts: Sequence[str], device: torch.device
+) -> tuple[Classifier, CalibratedModel]:
+    """A network just fitted, calibrated on `block-select` itself, which is one of the parts.
+
+    So a change of recipe that makes probabilities bolder or shyer does not win or lose by that
+    alone. The network returned has the offset in its bias; the threshold is a probability of 0.5.
+    """
+    logits = predict_parts(placed(network, device), dataset, parts)
+    labels = dataset.labels[dataset.rows(split.SELECT)]
+    calibration = calibrate.fit(logits[split.SELECT], labels)
+    shifted = {part: calibration.shift(values) for part, values in logits.items()}
+    even = OperatingPoint(threshold=0.5, sensitivity=0.0, specificity=0.0)
+    model = CalibratedModel(name, calibration, {calibrate.DEFAULT: even}, shifted)
+    return with_offset(network, network.head.bias.tolist(), calibration), model
+
+
+def with_offset(
+    network: Classifier, raw_bias: Sequence[float], calibration: calibrate.Calibration
+) -> Classifier:
+    """The network as it is served: the bias as trained, with the calibration's offset."""
+    return with_bias(network, calibration.shift(np.array([raw_bias]))[0].tolist())
+
+
+# --- measure
+
+
+def measure_model(model: CalibratedModel, dataset: Dataset) -> MeasuredModel:
+    """The model with its figures on every part that it has logits of."""
+    figures = {}
+    for part in model.logits:
+        rows = dataset.rows(part)
+        figures[part] = judge(
+            dataset.labels[rows],
+            model.scores(part),
+            dataset.patients[rows],
+            model.threshold,
+            dataset.series[rows],
+        )
+    return MeasuredModel(
+        model.name, model.calibration, model.operating_points, model.logits, figures
+    )

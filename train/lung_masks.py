@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from handlers import pixels as decoding
+from handlers.arrays import Pixels
 from handlers.errors import ImageError
-from handlers.pixels import Pixels
 from train.data import Image
 from train.networks import CLASSES
 from train.patients import DataError

@@ -1,6 +1,5 @@
-"""Labels and scores → numbers, with intervals that know that patients have several images."""
+"""Labels and scores → figures, with intervals by patient: a patient may have several images."""
 
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from handlers.card_fields import ClassFigures, PartFigures, SeriesFigures
 from train.networks import CLASSES
 
 Labels = npt.NDArray[np.int64]
@@ -28,58 +28,16 @@ FEW = 30  # patients: with fewer a bootstrap knows too little
 SENSITIVITY_READ_OFF = 0.985
 
 
-@dataclass(frozen=True)
-class OfClass:
-    """How one class fares at a threshold."""
-
-    precision: float
-    recall: float
-    f1: float
-    images: int
-
-
-@dataclass(frozen=True)
-class OfSeries:
-    """How many images of PNEUMONIA of one series, bacteria or virus say, are found."""
-
-    recall: float
-    interval: Interval
-    images: int
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """One network on one part of the data. Intervals are of 95%."""
-
-    images: int
-    patients: int
-    threshold: float
-    auc: float
-    accuracy: float
-    log_loss: float
-    brier: float
-    calibration_error: float
-    confusion: list[list[int]]  # rows: actual, columns: predicted
-    by_class: dict[str, OfClass]
-    specificity_read_off: float  # at a sensitivity of .985 on these very images: not a choice
-    intervals: dict[str, Interval]
-    recall_by_series: dict[str, "OfSeries"] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return asdict(self)
-
-
 def judge(
     labels: Labels,
     scores: Scores,
     patients: npt.NDArray[np.str_],
     threshold: float,
     series: npt.NDArray[np.str_] | None = None,
-) -> Judgement:
+) -> PartFigures:
     """Figures of the probabilities of PNEUMONIA `scores` (N,) at a threshold, with intervals.
 
-    `series` (N,) parts the images of PNEUMONIA further, for their recall.
+    `series` (N,) divides the images of PNEUMONIA further, for their recall.
 
     Intervals come from a patient-cluster bootstrap of 2,000 draws, stratified by class; with fewer
     than 30 patients proportions get the exact binomial interval (Clopper and Pearson 1934), and
@@ -89,7 +47,7 @@ def judge(
     precision, recall, f1, counts = precision_recall_fscore_support(
         labels, predicted, labels=[0, 1], zero_division=0.0
     )
-    return Judgement(
+    return PartFigures(
         images=len(labels),
         patients=len(set(patients)),
         threshold=threshold,
@@ -98,9 +56,14 @@ def judge(
         log_loss=float(log_loss(labels, scores, labels=[0, 1])),
         brier=float(brier_score_loss(labels, scores, pos_label=1)),
         calibration_error=calibration_error(labels, scores),
-        confusion=confusion_matrix(labels, predicted, labels=[0, 1]).tolist(),
+        confusion=tuple(map(tuple, confusion_matrix(labels, predicted, labels=[0, 1]).tolist())),
         by_class={
-            name: OfClass(float(precision[k]), float(recall[k]), float(f1[k]), int(counts[k]))
+            name: ClassFigures(
+                precision=float(precision[k]),
+                recall=float(recall[k]),
+                f1=float(f1[k]),
+                images=int(counts[k]),
+            )
             for k, name in enumerate(CLASSES)
         },
         specificity_read_off=specificity_at(labels, scores, SENSITIVITY_READ_OFF),
@@ -111,8 +74,8 @@ def judge(
 
 def specificity_at(labels: Labels, scores: Scores, sensitivity: float) -> float:
     """The largest specificity at which these images' sensitivity is at least so much."""
-    false_alarms, found, _ = roc_curve(labels, scores, drop_intermediate=False)
-    return float(1 - false_alarms[found >= sensitivity].min())
+    false_alarms, sensitivities, _ = roc_curve(labels, scores, drop_intermediate=False)
+    return float(1 - false_alarms[sensitivities >= sensitivity].min())
 
 
 def reliability(labels: Labels, scores: Scores, bins: int = 10) -> npt.NDArray[np.float64]:
@@ -127,8 +90,8 @@ def reliability(labels: Labels, scores: Scores, bins: int = 10) -> npt.NDArray[n
 
 def calibration_error(labels: Labels, scores: Scores, bins: int = 10) -> float:
     """Expected calibration error in bins of equal width (Guo et al. 2017, eq. 3)."""
-    said, true, count = reliability(labels, scores, bins).T
-    return float((np.abs(said - true) * count).sum() / count.sum())
+    predicted, observed, count = reliability(labels, scores, bins).T
+    return float((np.abs(predicted - observed) * count).sum() / count.sum())
 
 
 def per_thousand(sensitivity: float, specificity: float, prevalence: float) -> dict[str, float]:
@@ -137,12 +100,14 @@ def per_thousand(sensitivity: float, specificity: float, prevalence: float) -> d
     A predictive value of which there is no case is nan.
     """
     sick, healthy = 1000 * prevalence, 1000 * (1 - prevalence)
-    found, cleared = sick * sensitivity, healthy * specificity
-    missed, alarms = sick - found, healthy - cleared
+    detected, cleared = sick * sensitivity, healthy * specificity
+    missed, alarms = sick - detected, healthy - cleared
     return {
         "missed": missed,
         "false_alarms": alarms,
-        "positive_predictive_value": found / (found + alarms) if found + alarms else float("nan"),
+        "positive_predictive_value": (
+            detected / (detected + alarms) if detected + alarms else float("nan")
+        ),
         "negative_predictive_value": (
             cleared / (cleared + missed) if cleared + missed else float("nan")
         ),
@@ -167,10 +132,10 @@ def _recalls(
     predicted: Labels,
     patients: npt.NDArray[np.str_],
     series: npt.NDArray[np.str_],
-) -> dict[str, OfSeries]:
+) -> dict[str, SeriesFigures]:
     """Recall by series of PNEUMONIA, where there is more than one, with intervals by patient."""
     names = np.unique(series[labels == 1])
-    found = {}
+    recalls = {}
     for name in names if len(names) > 1 else []:
         chosen = (labels == 1) & (series == name)
         right = predicted[chosen] == 1
@@ -178,8 +143,10 @@ def _recalls(
         if len(set(patients[chosen])) >= FEW and 0 < right.mean() < 1:
             times = bootstrap(labels[chosen], patients[chosen], DRAWS)
             interval = percentile_interval(bootstrap_means(times, right))
-        found[str(name)] = OfSeries(float(right.mean()), interval, int(chosen.sum()))
-    return found
+        recalls[str(name)] = SeriesFigures(
+            recall=float(right.mean()), interval=interval, images=int(chosen.sum())
+        )
+    return recalls
 
 
 def intervals(
@@ -205,12 +172,12 @@ def intervals(
         "specificity": bootstrap_means(times[:, labels == 0], right[labels == 0]),
         "auc": aucs(labels, scores, times),
     }
-    found: dict[str, Interval] = {}
+    chosen: dict[str, Interval] = {}
     for name, values in drawn.items():
         low, high = percentile_interval(values)
         # A bootstrap of a proportion that is 0 or 1 has no width.
-        found[name] = exact[name] if low == high and name in exact else (low, high)
-    return found
+        chosen[name] = exact[name] if low == high and name in exact else (low, high)
+    return chosen
 
 
 def bootstrap(
@@ -257,5 +224,5 @@ def aucs(labels: Labels, scores: Scores, times: npt.NDArray[np.float64]) -> Scor
     ordered = (np.sign(sick[:, None] - healthy) + 1) / 2  # (sick, healthy)
     weights = times[:, labels == 1], times[:, labels == 0]
     pairs = weights[0].sum(1) * weights[1].sum(1)
-    found: Scores = ((weights[0] @ ordered) * weights[1]).sum(1) / pairs
-    return found
+    areas: Scores = ((weights[0] @ ordered) * weights[1]).sum(1) / pairs
+    return areas

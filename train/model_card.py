@@ -6,8 +6,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from handlers.card import TrainedNetwork
 from train import checkpoint, split
-from train.checkpoint import Card
 from train.sections import table, with_interval
 
 PATH = Path("docs/model-card.md")
@@ -22,35 +22,35 @@ def write(weights: Path, metrics: Path, path: Path = PATH) -> Path:
 
 def text(weights: Path, metrics: Path) -> str:
     """The model card, from the networks' cards and the metrics.json of the run they come from."""
-    cards = [checkpoint.read_card(file) for file in sorted(weights.glob("*.safetensors"))]
-    found = json.loads(metrics.read_text())
-    data = cards[0]["training"]["data"]
+    cards = [checkpoint.read_network_card(file) for file in sorted(weights.glob("*.safetensors"))]
+    figures = json.loads(metrics.read_text())
+    data, project = cards[0].training.data, cards[0].project
     return Template(_TEMPLATE.read_text()).substitute(
-        version=cards[0]["project"]["version"],
+        version="unknown" if project is None else project.version,
         networks=_networks(cards),
-        data=f"{data['name']}, sha256 {data['sha256'][:12]}",
+        data=f"{data.name}, sha256 {data.sha256[:12]}",
         counts=table(
-            ["part", *cards[0]["classes"]],
-            [[part, *map(str, counts.values())] for part, counts in data["counts"].items()],
+            ["part", *cards[0].classes],
+            [[part, *map(str, counts.values())] for part, counts in data.counts.items()],
         ),
-        figures=_figures(found["networks"]),
-        series=_series(found["networks"]),
-        points=_points(found["networks"]),
-        evidence=_evidence(found.get("evidence", {})),
+        figures=_figures(figures["networks"]),
+        series=_series(figures["networks"]),
+        points=_points(figures["networks"]),
+        evidence=_evidence(figures.get("evidence", {})),
     )
 
 
-def _networks(cards: Sequence[Card]) -> str:
+def _networks(cards: Sequence[TrainedNetwork]) -> str:
     head = ["network", "input, grey", "map", "start", "training", "lung masks", "weights (sha256)"]
     rows = [
         [
-            card["network"],
-            f"{card['input']['size']} × {card['input']['size']}",
-            f"{card['map']['rows']} × {card['map']['columns']}",
-            card["training"]["init"],
-            f"{card['training']['preset']}, seed {card['training']['seed']}",
-            f"{card['training'].get('lungs', {}).get('images', 'none')}",
-            f"`{card['weights_sha256'][:12]}`",
+            card.network,
+            f"{card.input.size} × {card.input.size}",
+            f"{card.map.rows} × {card.map.columns}",
+            card.training.init,
+            f"{card.training.preset}, seed {card.training.seed}",
+            "none" if card.training.lungs is None else str(card.training.lungs.images),
+            f"`{(card.weights_sha256 or '')[:12]}`",
         ]
         for card in cards
     ]
@@ -68,8 +68,8 @@ def _figures(networks: Mapping[str, Any]) -> str:
         "calibration error",
     ]
     rows = []
-    for name, one in networks.items():
-        test = one["parts"][split.TEST]
+    for name, model in networks.items():
+        test = model["parts"][split.TEST]
         intervals, by_class = test["intervals"], test["by_class"]
         rows.append(
             [
@@ -88,8 +88,8 @@ def _figures(networks: Mapping[str, Any]) -> str:
 def _series(networks: Mapping[str, Any]) -> str:
     rows = [
         [name, series, f"{with_interval(of['recall'], of['interval'])} of {of['images']}"]
-        for name, one in networks.items()
-        for series, of in one["parts"][split.TEST]["recall_by_series"].items()
+        for name, model in networks.items()
+        for series, of in model["parts"][split.TEST]["recall_by_series"].items()
     ]
     return table(["network", "series", "recall"], rows) if rows else ""
 
@@ -97,14 +97,14 @@ def _series(networks: Mapping[str, Any]) -> str:
 def _points(networks: Mapping[str, Any]) -> str:
     rows = [
         [name, point, f"{values['threshold']:.4f}"]
-        for name, one in networks.items()
-        for point, values in one["operating_points"].items()
+        for name, model in networks.items()
+        for point, values in model["operating_points"].items()
     ]
     return table(["network", "operating point", "threshold"], rows)
 
 
-def _evidence(found: Mapping[str, Any]) -> str:
-    if not found:
+def _evidence(by_network: Mapping[str, Any]) -> str:
+    if not by_network:
         return "Where the maps' evidence lies was not measured: the run had no lung masks."
     rows = [
         [
@@ -115,7 +115,7 @@ def _evidence(found: Mapping[str, Any]) -> str:
             f"{of['outside_swapped']:.2f}",
             f"{of['lungs_swapped']:.2f}",
         ]
-        for name, of in ((name, groups["all"]) for name, groups in found.items())
+        for name, of in ((name, groups["all"]) for name, groups in by_network.items())
     ]
     head = ["network", "evidence in the lungs", "lungs' area", "peak in the lungs"]
     moves = ["logit moves when all else is swapped", "when the lungs are"]

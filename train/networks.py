@@ -1,9 +1,9 @@
 """The two networks: grey pixels → trunk → activation → pooling → dropout → linear head."""
 
-import hashlib
+import copy
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
+
+from handlers import files
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +194,15 @@ def initialise(
     else:
         path = checkpoint.weights_file(Path(init), name)
     network.load_state_dict(checkpoint.read_weights(path))
-    return network, f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return network, f"sha256:{files.sha256(path)}"
+
+
+def with_bias(network: Classifier, bias: Sequence[float]) -> Classifier:
+    """A copy of the network with another bias (2,) in its head."""
+    changed = copy.deepcopy(network)
+    with torch.no_grad():
+        changed.head.bias.copy_(torch.tensor(bias))
+    return changed
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:

@@ -7,7 +7,7 @@ not new to it. Turned and inverted X-rays have means of their own, to be told ap
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,25 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from handlers import novelty
-from handlers.pixels import Pixels
+from handlers import files
+from handlers.arrays import Pixels
+from handlers.card import EvaluatedNetwork, TrainedNetwork
+from handlers.card_fields import NoveltyRule
 from train import augment, checkpoint, split, stress
-from train.checkpoint import Card, CheckpointError
+from train.checkpoint import CheckpointError
 from train.data import Dataset
 from train.networks import Classifier, architecture
 
-CARD = "novelty"
 REFERENCE = "reference.safetensors"
 QUARTER_TURNS = {"turned to the left": 1, "upside down": 2, "turned to the right": 3}
 ALTERATIONS = (*QUARTER_TURNS, "inverted")
 FAR = tuple(name for name in ALTERATIONS if name != "upside down")
 TRAINING = 3000  # at most so many training images are looked at
 SAMPLE = 200  # images that a change is tried on
-USUAL, UNUSUAL = 0.99, 0.05  # quantiles of distances that the threshold lies between
 BATCH = 64
 
 Distances = npt.NDArray[np.float32]  # (N, 1 + K)
+Measure = Callable[[Pixels], Distances]  # of pixels (N, S, S)
 Array = npt.NDArray[np.floating[Any]]
 
 
@@ -78,16 +79,16 @@ def features(network: Classifier, early: str, pixels: Pixels, desc: str | None =
     """Features (N, D), on the CPU, of pixels (N, S, S); no later stage than `early` is run."""
     network.eval()
     device = network.head.weight.device
-    found = []
-    parts = torch.split(torch.from_numpy(pixels), BATCH)
-    for part in tqdm(parts, desc=desc, unit=" batches", disable=True if desc is None else None):
-        maps = network.normalise(part.to(device))
+    means = []
+    batches = torch.split(torch.from_numpy(pixels), BATCH)
+    for batch in tqdm(batches, desc=desc, unit=" batches", disable=True if desc is None else None):
+        maps = network.normalise(batch.to(device))
         for name, stage in network.trunk.named_children():
             maps = stage(maps)
             if name == early:
                 break
-        found.append(halves(maps).float().cpu())
-    return torch.cat(found)
+        means.append(halves(maps).float().cpu())
+    return torch.cat(means)
 
 
 def alter(pixels: Pixels, name: str) -> Pixels:
@@ -98,76 +99,81 @@ def alter(pixels: Pixels, name: str) -> Pixels:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """The reference of a network, its rule for the card, and what is warned of."""
+class CalibrationDistances:
+    """Distances that a rule is fitted on, of calibration images.
+
+    `original` (N, 1 + K) of all of them; `far` (M,), from the training images, of some, turned to a
+    side or inverted.
+    """
+
+    original: Distances
+    far: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class NetworkDistances:
+    """A network's reference, and distances (N, 1 + K) of images from its training images.
+
+    Those that the rule is fitted on; those of each part; and those of images of `block-select`
+    under each change.
+    """
 
     reference: Reference
-    rule: Mapping[str, Any]
-    unlike: Mapping[str, npt.NDArray[np.bool_]]  # (N,) by part
-    warned: Mapping[str, float]  # share of the images of `block-select`, by change
+    calibration: CalibrationDistances
+    parts: Mapping[str, Distances]
+    changed: Mapping[str, Distances]
 
 
-def fit(
+def measure_network(
     network: Classifier,
     name: str,
     dataset: Dataset,
     parts: Sequence[str],
     reference: Reference | None = None,
-) -> Fitted:
-    """The reference, where none is given, of the images that a network was trained on, and what it
-    warns of."""
+) -> NetworkDistances:
+    """Distances by a network's reference; where none is given, it is taken from the images that
+    the network was trained on."""
     early = architecture(name).early
-    reference = reference or _measure(network, name, early, dataset)
+    reference = reference or _fit_reference(network, name, early, dataset)
 
-    def distances(pixels: Pixels) -> Distances:
-        found: Distances = reference(features(network, early, pixels)).numpy()
-        return found
-
-    rule = {"stage": early, **fit_rule(distances, dataset)}
-
-    def unlike(pixels: Pixels) -> npt.NDArray[np.bool_]:
-        return np.array([novelty.judge(rule, one).unlike for one in distances(pixels)])
+    def measure(pixels: Pixels) -> Distances:
+        distances: Distances = reference(features(network, early, pixels)).numpy()
+        return distances
 
     selected = dataset.pixels[dataset.sample(split.SELECT, SAMPLE)]
     changed = {
-        **{one: alter(selected, one) for one in ALTERATIONS},
-        **{one: stress.change(selected, one) for one in stress.CHANGES if one != stress.INVERTED},
+        **{change: alter(selected, change) for change in ALTERATIONS},
+        **{
+            change: stress.change(selected, change)
+            for change in stress.CHANGES
+            if change != stress.INVERTED
+        },
     }
-    return Fitted(
+    return NetworkDistances(
         reference,
-        rule,
-        {part: unlike(dataset.pixels[dataset.rows(part)]) for part in parts},
-        {one: float(unlike(pixels).mean()) for one, pixels in changed.items()},
+        measure_calibration(measure, dataset),
+        {part: measure(dataset.pixels[dataset.rows(part)]) for part in parts},
+        {change: measure(pixels) for change, pixels in changed.items()},
     )
 
 
-def _measure(network: Classifier, name: str, early: str, dataset: Dataset) -> Reference:
+def measure_calibration(measure: Measure, dataset: Dataset) -> CalibrationDistances:
+    """Distances of the calibration images, for `novelty_rule.fit`."""
+    sample = dataset.pixels[dataset.sample(split.CALIBRATE, SAMPLE)]
+    return CalibrationDistances(
+        measure(dataset.pixels[dataset.rows(split.CALIBRATE)]),
+        np.concatenate([measure(alter(sample, change))[:, 0] for change in FAR]),
+    )
+
+
+def _fit_reference(network: Classifier, name: str, early: str, dataset: Dataset) -> Reference:
     images = dataset.pixels[dataset.sample(split.FIT, TRAINING)]
     usual = features(network, early, _augmented(images), f"{name}: features").double().numpy()
     altered = [
-        features(network, early, alter(images[:SAMPLE], one)).double().numpy().mean(0)
-        for one in ALTERATIONS
+        features(network, early, alter(images[:SAMPLE], alteration)).double().numpy().mean(0)
+        for alteration in ALTERATIONS
     ]
     return _reference(early, usual, altered)
-
-
-def fit_rule(distances: Callable[[Pixels], Distances], dataset: Dataset) -> dict[str, Any]:
-    """The rule for a card, of what measures distances (N, 1 + K) of pixels (N, S, S).
-
-    The threshold lies halfway, in the logarithm, between what 99% of the calibration images stay
-    below and what 95% of them exceed, turned to a side or inverted. (Upside down has no part in it:
-    there the mean of its own tells.) A margin lets 99% of the calibration images resemble none of
-    the alterations, even where these change nothing.
-    """
-    calibration = distances(dataset.pixels[dataset.rows(split.CALIBRATE)])
-    nearer = calibration[:, :1] - calibration[:, 1:]  # to an alteration than to what they are
-    sample = dataset.pixels[dataset.sample(split.CALIBRATE, SAMPLE)]
-    far = np.concatenate([distances(alter(sample, one))[:, 0] for one in FAR])
-    return {
-        "threshold": _between(calibration[:, 0], far),
-        "alterations": list(ALTERATIONS),
-        "margins": np.quantile(nearer, USUAL, axis=0).clip(min=0).tolist(),
-    }
 
 
 def _augmented(pixels: Pixels) -> Pixels:
@@ -176,8 +182,8 @@ def _augmented(pixels: Pixels) -> Pixels:
         augment.apply(part, augment.draw(len(part), augment.Strength(), generator)).round().byte()
         for part in torch.split(torch.from_numpy(pixels), BATCH)
     ]
-    found: Pixels = torch.cat(changed).numpy()
-    return found
+    augmented: Pixels = torch.cat(changed).numpy()
+    return augmented
 
 
 def _reference(stage: str, usual: Array, altered: Sequence[Array]) -> Reference:
@@ -186,39 +192,39 @@ def _reference(stage: str, usual: Array, altered: Sequence[Array]) -> Reference:
     fitted = LedoitWolf(assume_centered=True).fit((usual - mean) / spread)
     # The precision is L Lᵀ, so |Lᵀ x|² is the square of the distance.
     whitening = np.linalg.cholesky(fitted.precision_).T / spread
-    centres = np.stack([whitening @ (one - mean) for one in altered])
+    centres = np.stack([whitening @ (altered_mean - mean) for altered_mean in altered])
     tensors = (torch.tensor(each, dtype=torch.float32) for each in (mean, whitening, centres))
     return Reference(stage, *tensors)
 
 
-def _between(usual: Array, unusual: Array) -> float:
-    low, high = np.quantile(usual, USUAL), np.quantile(unusual, UNUSUAL)
-    return float(np.sqrt(low * max(low, high)))
-
-
-def save(folder: Path, fitted: Fitted, card: Card) -> Card:
-    """Write a reference beside the weights in a folder; the card, now with its rule and hash.
+def save(folder: Path, reference: Reference, rule: NoveltyRule) -> NoveltyRule:
+    """Write a reference beside the weights in a folder; the rule, now with stage and hash.
 
     Its matrix is written in half precision: 2 MB instead of 4.
+
+    Raises:
+        CheckpointError: a full disk, a read-only folder.
     """
     path = folder / REFERENCE
-    tensors = fitted.reference.state_dict()
+    tensors = reference.state_dict()
     checkpoint.write_weights(path, {**tensors, "whitening": tensors["whitening"].half()})
-    return {**card, CARD: {**fitted.rule, "reference_sha256": checkpoint.sha256(path)}}
+    return replace(rule, stage=reference.stage, reference_sha256=files.sha256(path))
 
 
-def load(weights: Path, card: Card) -> Reference | None:
-    """The reference of the weights in a folder or published file; None if the card knows of none.
+def load(weights: Path, card: TrainedNetwork) -> Reference | None:
+    """The reference of the weights in a folder or published file; None where the card has no rule.
 
     Raises:
         CheckpointError: it is missing, or not that of the card.
     """
-    if CARD not in card:
+    rule = card.novelty if isinstance(card, EvaluatedNetwork) else None
+    if rule is None:
         return None
     path = beside(weights)
-    if not path.is_file() or checkpoint.sha256(path) != card[CARD]["reference_sha256"]:
+    matches = path.is_file() and files.sha256(path) == rule.reference_sha256
+    if not matches or rule.stage is None:
         raise CheckpointError(f"{path} is missing or not the card's: run make evaluate")
-    return Reference(card[CARD]["stage"], **checkpoint.read_weights(path))
+    return Reference(rule.stage, **checkpoint.read_weights(path))
 
 
 def beside(weights: Path) -> Path:

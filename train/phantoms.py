@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy import ndimage
 from tqdm import tqdm
 
-from handlers.pixels import Pixels
+from handlers.arrays import Pixels
 
 VERSION = 1  # of the generator: raise it whenever a phantom's pixels change
 CLASSES = ("NORMAL", "PNEUMONIA")

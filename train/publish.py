@@ -1,15 +1,18 @@
 """A run's networks → weights in half precision that come with the project, checked and judged."""
 
-import json
 import logging
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from handlers import files
+from handlers.card import CARD
+from handlers.card_fields import HalfPrecision
 from train import (
     calibrate,
     checkpoint,
@@ -18,12 +21,13 @@ from train import (
     memory,
     model_card,
     novelty,
+    run_facts,
     split,
     together,
 )
 from train.networks import NETWORKS, Classifier, build
-from train.run import HISTORY, RUN
-from train.trained import Trained, networks_of
+from train.run import HISTORY
+from train.trained import LoadedNetwork, networks_of
 
 log = logging.getLogger(__name__)
 
@@ -53,25 +57,28 @@ def publish(run: Path, names: Sequence[str] | None = None, project: Path = Path(
     memory.keep()
     folder = project / checkpoint.PUBLISHED
     finished = _add_published(run, folder)
-    chosen = [one for one in networks_of(run) if not names or one.name in names]
-    for one, rounded, difference in [
-        (one, *_checked(one)) for one in chosen if checkpoint.HALF not in one.card
+    chosen = [loaded for loaded in networks_of(run) if not names or loaded.name in names]
+    # All are checked before the first is written.
+    for loaded, rounded, difference in [
+        (loaded, *_checked(loaded)) for loaded in chosen if loaded.card.half_precision is None
     ]:
-        facts = {
-            "max_probability_difference": difference,
-            "from_sha256": one.card["weights_sha256"],
-        }
-        checkpoint.save(one.folder, rounded, {**one.card, checkpoint.HALF: facts})
+        half_precision = HalfPrecision(
+            max_probability_difference=difference,
+            from_sha256=files.sha256(loaded.path / checkpoint.WEIGHTS),
+        )
+        card = replace(loaded.card, half_precision=half_precision)
+        checkpoint.save(loaded.path, rounded, card)
     evaluate.evaluate(run, finished=finished)
     written = [
-        _copy(one.folder / checkpoint.WEIGHTS, folder / f"{one.name}.safetensors") for one in chosen
+        _copy(loaded.path / checkpoint.WEIGHTS, folder / f"{loaded.name}.safetensors")
+        for loaded in chosen
     ]
-    for one in chosen:
-        _copy(one.folder / checkpoint.CARD, folder / f"{one.name}.json")
-        _copy(novelty.beside(one.folder), novelty.beside(folder / f"{one.name}.safetensors"))
-    joint = run / together.NAME / checkpoint.CARD
-    if joint.is_file() and not names:
-        _copy(joint, folder / f"{together.NAME}.json")
+    for loaded in chosen:
+        _copy(loaded.path / CARD, folder / f"{loaded.name}.json")
+        _copy(novelty.beside(loaded.path), novelty.beside(folder / f"{loaded.name}.safetensors"))
+    ensemble = run / together.NAME / CARD
+    if ensemble.is_file() and not names:
+        _copy(ensemble, folder / f"{together.NAME}.json")
     report = project / REPORT
     shutil.rmtree(report, ignore_errors=True)
     shutil.copytree(run / "report", report)
@@ -90,21 +97,21 @@ def _add_published(run: Path, folder: Path) -> list[str]:
     data = networks_of(run)[0].dataset.sha256
     added = []
     for weights in sorted(folder.glob("*.safetensors")):
-        there = run / weights.stem
-        its_data = checkpoint.read_card(weights)["training"]["data"]
-        if (there / HISTORY).is_file():  # trained here
+        target = run / weights.stem
+        training_data = checkpoint.read_card(weights).training.data
+        if (target / HISTORY).is_file():  # trained in this run
             continue
-        if its_data["sha256"] != data:
-            log.warning("%s is of other data (%s), not judged here", weights, its_data["name"])
+        if training_data.sha256 != data:
+            log.warning("%s is of other data (%s), not judged here", weights, training_data.name)
             continue
         log.info("%s is published already: it is judged beside the others", weights.stem)
-        _copy(weights, there / checkpoint.WEIGHTS)
-        _copy(weights.with_suffix(".json"), there / checkpoint.CARD)
-        _copy(novelty.beside(weights), novelty.beside(there))
+        _copy(weights, target / checkpoint.WEIGHTS)
+        _copy(weights.with_suffix(".json"), target / CARD)
+        _copy(novelty.beside(weights), novelty.beside(target))
         added.append(weights.stem)
-    facts = json.loads((run / RUN).read_text())
-    facts["networks"] = [one for one in NETWORKS if one in {*facts["networks"], *added}]
-    checkpoint.write_text(run / RUN, json.dumps(facts, indent=2) + "\n")
+    facts = run_facts.read(run)
+    names = {*facts.networks, *added}
+    run_facts.write(run, replace(facts, networks=tuple(name for name in NETWORKS if name in names)))
     return added
 
 
@@ -118,33 +125,36 @@ def _tell_looks(report: Path, file: Path) -> None:
     if file.is_file():
         row = f"| test images opened before | {looks(file)} times ([each](../{file.name})) |\n"
         text = re.sub(r"(?m)^(\| map \|.*\n)", rf"\g<1>{row}", report.read_text(), count=1)
-        report.write_text(text)
+        files.write_text(report, text)
 
 
-def _checked(one: Trained) -> tuple[Classifier, float]:
+def _checked(loaded: LoadedNetwork) -> tuple[Classifier, float]:
     """The network as half precision leaves it, and by how much that changes a probability."""
-    rounded = build(one.name, dilated=one.card["map"]["dilated"]).eval()
-    halves = checkpoint.in_half(one.network)
+    rounded = build(loaded.name, dilated=loaded.card.map.dilated).eval()
+    halves = checkpoint.in_half(loaded.network)
     rounded.load_state_dict(halves)
     size = sum(value.nbytes for value in halves.values())
     if size > LARGEST:
-        raise PublishError(f"{one.name}: {size / 1e6:.0f} MB are more than {LARGEST / 1e6:.0f}")
-    difference = _difference(one, rounded)
+        raise PublishError(f"{loaded.name}: {size / 1e6:.0f} MB are more than {LARGEST / 1e6:.0f}")
+    difference = _difference(loaded, rounded)
     if not difference <= TOLERANCE:  # nor nan
         raise PublishError(
-            f"{one.name}: half precision changes a probability by {difference:.1e} "
+            f"{loaded.name}: half precision changes a probability by {difference:.1e} "
             f"(at most {TOLERANCE:.0e})"
         )
-    log.info("%s: half precision changes a probability by at most %.1e", one.name, difference)
+    log.info("%s: half precision changes a probability by at most %.1e", loaded.name, difference)
     return rounded, difference
 
 
-def _difference(one: Trained, rounded: Classifier) -> float:
+def _difference(loaded: LoadedNetwork, rounded: Classifier) -> float:
     """The largest difference in the probability of PNEUMONIA on all of validation."""
-    cpu = torch.device("cpu")
-    parts = [part for part in PARTS if len(one.dataset.rows(part))]
-    full, half = (judge.run_network(n, one.dataset, parts, cpu) for n in (one.network, rounded))
-    labels = one.dataset.labels[one.dataset.rows(split.CALIBRATE)]
+    dataset, cpu = loaded.dataset, torch.device("cpu")
+    parts = [part for part in PARTS if len(dataset.rows(part))]
+    full, half = (
+        judge.predict_parts(judge.placed(network, cpu), dataset, parts)
+        for network in (loaded.network, rounded)
+    )
+    labels = dataset.labels[dataset.rows(split.CALIBRATE)]
     fitted = calibrate.fit(full[split.CALIBRATE], labels)
     return max(
         float(np.abs(fitted.scores(full[part]) - fitted.scores(half[part])).max()) for part in parts
@@ -152,9 +162,7 @@ def _difference(one: Trained, rounded: Classifier) -> float:
 
 
 def _copy(source: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(target.name + ".part")
-    shutil.copy(source, beside)
-    beside.rename(target)
+    with files.replacing(target) as partial:
+        shutil.copy(source, partial)
     log.info("%s: %.0f MB", target, target.stat().st_size / 1e6)
     return target

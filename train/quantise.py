@@ -3,8 +3,8 @@
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,12 @@ import onnxruntime
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from handlers import novelty
-from handlers.engine import Engine
-from handlers.ensemble import Found
-from handlers.pixels import Pixels
-from train import correlation, faithful, judge, split
-from train import novelty as train_novelty
-from train.checkpoint import Card
+from handlers import decision
+from handlers.arrays import Pixels
+from handlers.card import EvaluatedNetwork
+from handlers.card_fields import NoveltyRule
+from handlers.engine import Engine, ModelOutput
+from train import faithful, novelty, novelty_rule, split
 from train.data import Dataset
 
 PARTS = (split.RANDOM, split.SELECT, split.CALIBRATE)  # validation
@@ -27,7 +26,6 @@ CALIBRATION = 100  # training images that the range of each convolution's input 
 PHANTOMS = 200  # of the pointing game
 ALTERED = 100  # X-rays that are turned and inverted
 BATCH = 16
-NOVELTY = "novelty"  # on a card
 FEATURES_MEAN = "reference.mean"  # the graph's constant that novelty's features are centred by
 
 # By how much the graph may differ from the one in 32 bits, at most. All on validation but the
@@ -43,7 +41,7 @@ LIMITS = {
 }
 
 Maps = npt.NDArray[np.float32]  # (N, h, w)
-Gate = Mapping[str, float]  # what was found, by the names of LIMITS
+Gate = Mapping[str, float]  # differences, by the names of LIMITS
 
 
 def sample(dataset: Dataset) -> Pixels:
@@ -94,7 +92,7 @@ def _centre_features(whole: onnx.ModelProto, quantised: onnx.ModelProto, images:
     Distances divide by how little a feature varies, so that a shift which no logit shows would
     have every image look strange.
     """
-    means = [one for one in quantised.graph.initializer if one.name == FEATURES_MEAN]
+    means = [each for each in quantised.graph.initializer if each.name == FEATURES_MEAN]
     for mean in means:  # none without a reference
         shift = (_features(quantised, images) - _features(whole, images)).mean(0)
         moved = onnx.numpy_helper.to_array(mean) + shift
@@ -120,55 +118,63 @@ def _batches(images: Pixels) -> list[Pixels]:
     return [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
 
 
-def fit_rule(card: Card, quantised: Engine, dataset: Dataset) -> dict[str, Any]:
-    """What the card of the graph in 8 bits says otherwise: novelty's rule, on its own distances.
+def fit_rule(card: EvaluatedNetwork, quantised: Engine, dataset: Dataset) -> NoveltyRule | None:
+    """Novelty's rule for the card of the graph in 8 bits, on its own distances.
 
     The noise of 8 bits makes every image look a little stranger.
     """
-    if NOVELTY not in card:
-        return {}
+    if card.novelty is None:
+        return None
 
-    def distances(pixels: Pixels) -> npt.NDArray[np.float32]:
+    def measure(pixels: Pixels) -> npt.NDArray[np.float32]:
         return _distances(_run(quantised, pixels, "distances"))
 
-    return {NOVELTY: {**card[NOVELTY], **train_novelty.fit_rule(distances, dataset)}}
+    rule = novelty_rule.fit(novelty.measure_calibration(measure, dataset))
+    return replace(rule, stage=card.novelty.stage, reference_sha256=card.novelty.reference_sha256)
 
 
 def gate(
-    card: Card, rule: Mapping[str, Any], whole: Engine, quantised: Engine, dataset: Dataset
+    card: EvaluatedNetwork,
+    rule: NoveltyRule | None,
+    whole: Engine,
+    quantised: Engine,
+    dataset: Dataset,
 ) -> Gate:
     """How far a network's graph in fewer bits, whose card has another `rule` of novelty, is from
     the one in 32, by the names of LIMITS."""
     rows = np.concatenate([dataset.rows(part) for part in PARTS])
     labels = dataset.labels[rows]
-    one, other = (
-        _run(engine, dataset.pixels[rows], f"{card['network']}, {bits}")
+    outputs, quantised_outputs = (
+        _run(engine, dataset.pixels[rows], f"{card.network}, {bits}")
         for engine, bits in ((whole, "32 bits"), (quantised, "fewer bits"))
     )
-    threshold = card["operating_points"][card["default_operating_point"]]["threshold"]
     scores = [
-        judge.probabilities(np.stack([it.logits for it in found]), card["temperature"])[:, 1]
-        for found in (one, other)
+        decision.printed_probability(
+            np.stack([each.logits for each in of_engine]), card.temperature
+        )
+        for of_engine in (outputs, quantised_outputs)
     ]
-    found = {
+    positive = [decision.is_positive(of_engine, card.threshold) for of_engine in scores]
+    correlations = decision.correlation(_decision_maps(outputs), _decision_maps(quantised_outputs))
+    differences = {
         "AUC lost": roc_auc_score(labels, scores[0]) - roc_auc_score(labels, scores[1]),
-        "labels changed at the operating point": np.mean(
-            (scores[0] >= threshold) != (scores[1] >= threshold)
-        ),
-        "1 - correlation of decision maps": 1
-        - correlation.pearson(_decisions(one), _decisions(other)).mean(),
+        "labels changed at the operating point": np.mean(positive[0] != positive[1]),
+        # A map that is constant agrees with none.
+        "1 - correlation of decision maps": 1 - np.nan_to_num(correlations).mean(),
         "pointing game apart": abs(_pointing(card, whole) - _pointing(card, quantised)),
         "mean(map) + bias - logit": max(
-            float(np.abs(it.maps.mean((1, 2)) + card["bias"] - it.logits).max()) for it in other
+            float(np.abs(each.maps.mean((1, 2)) + card.bias - each.logits).max())
+            for each in quantised_outputs
         ),
     }
-    if NOVELTY in card:
-        found["X-rays warned of as unlike"] = _warned(rule, other).mean()
-        found["turned or inverted X-rays not warned of"] = 1 - _least_warned(
+    if rule is not None:
+        warned = novelty_rule.unlike(rule, _distances(quantised_outputs))
+        differences["X-rays warned of as unlike"] = warned.mean()
+        differences["turned or inverted X-rays not warned of"] = 1 - _least_warned(
             rule, quantised, dataset
         )
-    # Shares of a count: 4 of 200 are .02, not .020000000000000018.
-    return {name: round(float(value), 9) for name, value in found.items()}
+    # Shares of a count: 4 of 200 are 0.02, not 0.020000000000000018.
+    return {name: round(float(value), 9) for name, value in differences.items()}
 
 
 def failed(gate: Gate) -> list[str]:
@@ -177,7 +183,7 @@ def failed(gate: Gate) -> list[str]:
 
 
 def table(gate: Gate) -> str:
-    """What was found beside what is allowed, a line each."""
+    """Each difference beside its limit, a line each."""
     return "\n".join(
         f"  {name:<40} {value:8.1e}  at most {LIMITS[name]:.1e}"
         f"{'' if value <= LIMITS[name] else '  FAILED'}"
@@ -185,34 +191,35 @@ def table(gate: Gate) -> str:
     )
 
 
-def _run(engine: Engine, images: Pixels, desc: str) -> list[Found]:
+def _run(engine: Engine, images: Pixels, desc: str) -> list[ModelOutput]:
     bar = tqdm(_batches(images), desc=desc, unit=" batches", disable=None, leave=False)
-    return [found for part in bar for found in engine(part)]
+    return [output for batch in bar for output in engine(batch)]
 
 
-def _decisions(found: list[Found]) -> Maps:
-    return np.stack([one.maps[1] - one.maps[0] for one in found])
+def _decision_maps(outputs: list[ModelOutput]) -> Maps:
+    return np.stack([each.maps[1] - each.maps[0] for each in outputs])
 
 
-def _pointing(card: Card, engine: Engine) -> float:
+def _pointing(card: EvaluatedNetwork, engine: Engine) -> float:
     """The share of phantoms whose map's peak lies in an opacity."""
     game = faithful.pointing_game(
-        lambda pixels: _decisions(_run(engine, pixels, "phantoms")), card["input"]["size"], PHANTOMS
+        lambda pixels: _decision_maps(_run(engine, pixels, "phantoms")), card.input.size, PHANTOMS
     )
     return float(game.hit.mean())
 
 
-def _distances(found: list[Found]) -> npt.NDArray[np.float32]:
+def _distances(outputs: list[ModelOutput]) -> npt.NDArray[np.float32]:
     """(N, 1 + K), of a graph that measures them."""
-    return np.stack([one.distances for one in found if one.distances is not None])
+    return np.stack([each.distances for each in outputs if each.distances is not None])
 
 
-def _warned(rule: Mapping[str, Any], found: list[Found]) -> npt.NDArray[np.bool_]:
-    return np.array([novelty.judge(rule[NOVELTY], one).unlike for one in _distances(found)])
-
-
-def _least_warned(rule: Mapping[str, Any], engine: Engine, dataset: Dataset) -> float:
+def _least_warned(rule: NoveltyRule, engine: Engine, dataset: Dataset) -> float:
     """The share of `block-select` warned of, turned or inverted: that of the least one."""
     rows = dataset.rows(split.SELECT)[:ALTERED]
-    altered = [train_novelty.alter(dataset.pixels[rows], one) for one in train_novelty.ALTERATIONS]
-    return float(min(_warned(rule, _run(engine, one, "altered")).mean() for one in altered))
+    altered = [novelty.alter(dataset.pixels[rows], name) for name in novelty.ALTERATIONS]
+    return float(
+        min(
+            novelty_rule.unlike(rule, _distances(_run(engine, pixels, "altered"))).mean()
+            for pixels in altered
+        )
+    )

@@ -1,14 +1,16 @@
-"""Numbers → report.md and metrics.json."""
+"""Figures → report.md and metrics.json."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from handlers import decision
+from handlers.card_fields import PartFigures, SeriesFigures
 from train import checkpoint, split
 from train.crosscheck import Check
-from train.judge import Judged
-from train.metrics import SENSITIVITY_READ_OFF, Judgement, Labels, per_thousand
+from train.judge import CalibratedModel, MeasuredModel
+from train.metrics import SENSITIVITY_READ_OFF, Labels, per_thousand
 from train.sections import Section, with_interval
 
 PREVALENCES = (0.05, 0.20, 0.625)  # the last is that of Kaggle's test images
@@ -16,7 +18,7 @@ PREVALENCES = (0.05, 0.20, 0.625)  # the last is that of Kaggle's test images
 
 def write(
     folder: Path,
-    judged: Sequence[Judged],
+    models: Sequence[MeasuredModel],
     checks: Mapping[str, Check],
     about: Mapping[str, Any],
     split_table: str,
@@ -26,13 +28,15 @@ def write(
 ) -> Path:
     """Write `metrics.json` and `report.md` into a folder; the report's path.
 
-    `about` says what the run was: data, seed, init, preset, warnings. `labels` are those of the
-    part that was judged first. `further` sections follow the figures of all parts.
+    `about` describes the run: data, seed, init, preset, warnings. `labels` are those of the part
+    that is reported first. `further` sections follow the figures of all parts.
+
+    Raises:
+        CheckpointError: a full disk, a read-only folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     metrics = {
         "about": dict(about),
-        "networks": {one.name: one.as_dict() for one in judged},
+        "networks": {model.name: model.document() for model in models},
         "crosscheck": {
             name: {
                 "map_difference": check.map_difference,
@@ -50,9 +54,9 @@ def write(
         _about(about),
         "## The split\n",
         f"```\n{split_table}\n```\n",
-        *[_part(part, judged) for part in _order(judged)],
-        _operating_points(judged, labels),
-        _thousand(judged, labels),
+        *[_part(part, models) for part in _order(models)],
+        _operating_points(models, labels),
+        _thousand(models, labels),
         *[section.text for section in further],
         "## Cross-check of the maps\n",
         "Hook against Captum's LayerGradCam, both classes.\n",
@@ -70,10 +74,10 @@ def _about(about: Mapping[str, Any]) -> str:
     return f"| | |\n| --- | --- |\n{rows}\n"
 
 
-def _order(judged: Sequence[Judged]) -> list[str]:
+def _order(models: Sequence[MeasuredModel]) -> list[str]:
     """Test first, then validation, then the rest."""
-    first = [split.TEST, split.SELECT, split.RANDOM, split.CALIBRATE, split.OFFICIAL]
-    return [part for part in first if part in judged[0].parts]
+    order = [split.TEST, split.SELECT, split.RANDOM, split.CALIBRATE, split.OFFICIAL]
+    return [part for part in order if part in models[0].parts]
 
 
 _MEANING = {
@@ -86,69 +90,73 @@ _MEANING = {
 }
 
 
-def _part(part: str, judged: Sequence[Judged]) -> str:
+def _part(part: str, models: Sequence[MeasuredModel]) -> str:
+    first = models[0].parts[part]
     lines = [
-        f"## {part}: {judged[0].parts[part].images} images, "
-        f"{judged[0].parts[part].patients} patients\n",
+        f"## {part}: {first.images} images, {first.patients} patients\n",
         f"{_MEANING[part]} 95% intervals by patient; operating point `balanced`.\n",
         "| network | AUC | accuracy | sensitivity | specificity |",
         "| --- | --- | --- | --- | --- |",
-        *[_figures(one.name, one.parts[part]) for one in judged],
+        *[_main_row(model.name, model.parts[part]) for model in models],
         "",
         "| network | class | images | precision | recall | F1 |",
         "| --- | --- | --- | --- | --- | --- |",
         *[
-            f"| {one.name} | {name} | {of.images} | {of.precision:.3f} | {of.recall:.3f} "
-            f"| {of.f1:.3f} |"
-            for one in judged
-            for name, of in one.parts[part].by_class.items()
+            f"| {model.name} | {name} | {figures.images} | {figures.precision:.3f} "
+            f"| {figures.recall:.3f} | {figures.f1:.3f} |"
+            for model in models
+            for name, figures in model.parts[part].by_class.items()
         ],
         "",
-        *_probabilities(part, judged),
+        *_calibration(part, models),
     ]
     return "\n".join(lines)
 
 
-def _probabilities(part: str, judged: Sequence[Judged]) -> list[str]:
-    """Calibration, and recall by series."""
-    series = list(judged[0].parts[part].recall_by_series)
-    recalls = "".join(f" recall of {name} |" for name in series)
-    read_off = f"specificity at sensitivity {SENSITIVITY_READ_OFF}, read off: not a choice"
-    return [
-        f"| network | log-loss | Brier score | calibration error | {read_off} |{recalls}",
-        "| --- | --- | --- | --- | --- |" + " --- |" * len(series),
-        *[_calibrated(one.name, one.parts[part], series) for one in judged],
-        "",
-    ]
-
-
-def _calibrated(name: str, found: Judgement, series: Sequence[str]) -> str:
-    recalls = [found.recall_by_series[one] for one in series]
+def _main_row(name: str, figures: PartFigures) -> str:
+    intervals = figures.intervals
+    sensitivity, specificity = (figures.by_class[k].recall for k in ("PNEUMONIA", "NORMAL"))
     cells = [
-        name,
-        f"{found.log_loss:.3f}",
-        f"{found.brier:.3f}",
-        f"{found.calibration_error:.3f}",
-        f"{found.specificity_read_off:.3f}",
-        *[f"{with_interval(of.recall, of.interval)} of {of.images}" for of in recalls],
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def _figures(name: str, found: Judgement) -> str:
-    intervals = found.intervals
-    sensitivity, specificity = (found.by_class[k].recall for k in ("PNEUMONIA", "NORMAL"))
-    cells = [
-        with_interval(found.auc, intervals.get("auc")),
-        with_interval(found.accuracy, intervals["accuracy"]),
+        with_interval(figures.auc, intervals.get("auc")),
+        with_interval(figures.accuracy, intervals["accuracy"]),
         with_interval(sensitivity, intervals["sensitivity"]),
         with_interval(specificity, intervals["specificity"]),
     ]
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def _operating_points(judged: Sequence[Judged], labels: Labels) -> str:
-    part = _order(judged)[0]
+def _calibration(part: str, models: Sequence[MeasuredModel]) -> list[str]:
+    """Calibration, and recall by series."""
+    series = list(_recalls(models[0].parts[part]))
+    recalls = "".join(f" recall of {name} |" for name in series)
+    read_off = f"specificity at sensitivity {SENSITIVITY_READ_OFF}, read off: not a choice"
+    return [
+        f"| network | log-loss | Brier score | calibration error | {read_off} |{recalls}",
+        "| --- | --- | --- | --- | --- |" + " --- |" * len(series),
+        *[_calibration_row(model.name, model.parts[part], series) for model in models],
+        "",
+    ]
+
+
+def _calibration_row(name: str, figures: PartFigures, series: Sequence[str]) -> str:
+    recalls = [_recalls(figures)[each] for each in series]
+    cells = [
+        name,
+        f"{figures.log_loss:.3f}",
+        f"{figures.brier:.3f}",
+        f"{figures.calibration_error:.3f}",
+        f"{figures.specificity_read_off:.3f}",
+        *[f"{with_interval(of.recall, of.interval)} of {of.images}" for of in recalls],
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _recalls(figures: PartFigures) -> Mapping[str, SeriesFigures]:
+    return figures.recall_by_series or {}
+
+
+def _operating_points(models: Sequence[MeasuredModel], labels: Labels) -> str:
+    part = _order(models)[0]
     columns = f"sensitivity | specificity | on {part}: sensitivity | specificity"
     lines = [
         "## Operating points\n",
@@ -156,27 +164,29 @@ def _operating_points(judged: Sequence[Judged], labels: Labels) -> str:
         f"| network | temperature | offset | point | threshold | {columns} |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for one in judged:
-        for name, point in one.operating_points.items():
-            found, cleared = _does(one, part, point.threshold, labels)
+    for model in models:
+        for name, point in model.operating_points.items():
+            sensitivity, specificity = _rates(model, part, point.threshold, labels)
             lines.append(
-                f"| {one.name} | {one.calibration.temperature:.3f} "
-                f"| {one.calibration.offset:.3f} | {name} | {point.threshold:.4f} "
+                f"| {model.name} | {model.calibration.temperature:.3f} "
+                f"| {model.calibration.offset:.3f} | {name} | {point.threshold:.4f} "
                 f"| {point.sensitivity:.3f} | {point.specificity:.3f} "
-                f"| {found:.3f} | {cleared:.3f} |"
+                f"| {sensitivity:.3f} | {specificity:.3f} |"
             )
     return "\n".join(lines) + "\n"
 
 
-def _does(one: Judged, part: str, threshold: float, labels: Labels) -> tuple[float, float]:
+def _rates(
+    model: CalibratedModel, part: str, threshold: float, labels: Labels
+) -> tuple[float, float]:
     """Sensitivity and specificity of a threshold on a part."""
-    positive = one.scores(part) >= threshold
+    positive = decision.is_positive(model.scores(part), threshold)
     return float(positive[labels == 1].mean()), float(1 - positive[labels == 0].mean())
 
 
-def _thousand(judged: Sequence[Judged], labels: Labels) -> str:
+def _thousand(models: Sequence[MeasuredModel], labels: Labels) -> str:
     """What each operating point means for 1,000 children, by how many of them are sick."""
-    part = _order(judged)[0]
+    part = _order(models)[0]
     lines = [
         "## Of 1,000 children\n",
         f"By the sensitivity and specificity on {part}: missed of the sick, false alarms among the "
@@ -184,14 +194,15 @@ def _thousand(judged: Sequence[Judged], labels: Labels) -> str:
         "| network | point | sick | missed | false alarms | PNEUMONIA is right | NORMAL is right |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for one in judged:
-        for name, point in one.operating_points.items():
-            found, cleared = _does(one, part, point.threshold, labels)
+    for model in models:
+        for name, point in model.operating_points.items():
+            sensitivity, specificity = _rates(model, part, point.threshold, labels)
             for prevalence in PREVALENCES:
-                of = per_thousand(found, cleared, prevalence)
+                counts = per_thousand(sensitivity, specificity, prevalence)
                 lines.append(
-                    f"| {one.name} | {name} | {prevalence:.1%} | {of['missed']:.0f} "
-                    f"| {of['false_alarms']:.0f} | {of['positive_predictive_value']:.1%} "
-                    f"| {of['negative_predictive_value']:.1%} |"
+                    f"| {model.name} | {name} | {prevalence:.1%} | {counts['missed']:.0f} "
+                    f"| {counts['false_alarms']:.0f} "
+                    f"| {counts['positive_predictive_value']:.1%} "
+                    f"| {counts['negative_predictive_value']:.1%} |"
                 )
     return "\n".join(lines) + "\n"

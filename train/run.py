@@ -13,13 +13,16 @@ from typing import Any
 import torch
 from torch import distributed
 
-from train import card, checkpoint, data, lung_masks, memory, split
+from handlers import card_fields
+from handlers.card import CARD
+from train import card, checkpoint, data, lung_masks, memory, run_facts, split
 from train.data import Dataset
 from train.fit import Epoch, fit
 from train.lung_masks import LungMasks
 from train.networks import Classifier, build, initialise
 from train.options import Options, data_folder, device, preset
 from train.recipes import Legs, legs, work
+from train.run_facts import RunFacts
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +30,6 @@ STATE = "state-{}.pt"  # of a leg that is under way, counted from 1
 LEG = "leg-{}.safetensors"  # the weights of one that is done
 IDENTITY = "fit.json"  # what a state belongs to
 HISTORY = "history.json"
-RUN = "run.json"
 LATEST = "latest"
 
 
@@ -78,7 +80,7 @@ def train(options: Options, rank: int = 0) -> Path:
     dataset = next(iter(datasets.values()))
     folder = options.runs / f"{dataset.name}-{chosen}-{_seeds(options)}"
     if rank == 0:
-        _write_down(folder, dataset, options, root, chosen)
+        _write_facts(folder, dataset, options, root, chosen)
     for name, how in recipes.items():
         dataset = datasets[how[-1].size]
         masks = masks_of(options.masks, dataset)
@@ -115,22 +117,22 @@ def masks_of(root: Path | None, dataset: Dataset) -> LungMasks | None:
     return lung_masks.read(root, dataset.images, dataset.pixels.shape[-1])
 
 
-def _write_down(folder: Path, dataset: Dataset, options: Options, root: Path, chosen: str) -> None:
+def _write_facts(folder: Path, dataset: Dataset, options: Options, root: Path, chosen: str) -> None:
     """The split and the options into the run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     data.write_split(dataset, folder / "split.csv")
     log.info("%s\nthe split, file by file: %s", data.table(dataset), folder / "split.csv")
-    facts = {
-        "data": str(root.resolve()),
-        "preset": chosen,
-        "seed": options.seed,
-        "split_seed": options.split_by,
-        "patient": options.patient,
-        "masks": str(options.masks.resolve()) if options.masks else None,
-        "skip_broken": options.skip_broken,
-        "networks": list(options.networks),
-    }
-    checkpoint.write_text(folder / RUN, json.dumps(facts, indent=2) + "\n")
+    facts = RunFacts(
+        data=str(root.resolve()),
+        preset=chosen,
+        seed=options.seed,
+        split_seed=options.split_by,
+        patient=options.patient,
+        masks=str(options.masks.resolve()) if options.masks else None,
+        skip_broken=options.skip_broken,
+        networks=options.networks,
+    )
+    run_facts.write(folder, facts)
 
 
 def _point_latest(folder: Path) -> None:
@@ -175,7 +177,7 @@ class Training:
 
     def run(self, rank: int) -> None:
         """Train unless it is done, then save weights and card."""
-        if (self.folder / checkpoint.CARD).is_file():
+        if (self.folder / CARD).is_file():
             log.info("%s is trained (%s); another SEED= trains another", self.name, self.folder)
             return
         network, came_from = self.start(rank)
@@ -217,7 +219,7 @@ class Training:
                 replace(
                     epoch,
                     number=before + epoch.number,
-                    epochs=before + epoch.epochs + sum(one.epochs for one in later),
+                    epochs=before + epoch.epochs + sum(each.epochs for each in later),
                     left=epoch.left + pace * work(later),
                 )
             )
@@ -264,17 +266,26 @@ class Training:
         """Save weights, card and history."""
         records: list[dict[str, Any]] = [asdict(epoch) for epoch in history]
         checkpoint.write_text(self.folder / HISTORY, json.dumps(records, indent=1) + "\n")
-        training: dict[str, Any] = {
-            "seed": self.options.seed,
-            "split_seed": self.options.split_by,
-            "init": came_from,
-            "preset": self.preset,
-        }
-        if self.masks is not None:
-            fitted = self.masks.present[self.dataset.rows(split.FIT)]
-            training["lungs"] = {"images": int(fitted.sum()), "sha256": self.masks.sha256}
+        training = card_fields.Training(
+            data=card_fields.Dataset(
+                name=self.dataset.name, sha256=self.dataset.sha256, counts=self.dataset.counts()
+            ),
+            seed=self.options.seed,
+            split_seed=self.options.split_by,
+            init=came_from,
+            preset=self.preset,
+            lungs=self.lung_masks(),
+            recipes=tuple(leg.as_dict() for leg in self.legs),
+        )
         checkpoint.save(
             self.folder,
             network,
-            card.first(network, self.name, self.dataset, self.legs, training),
+            card.trained_card(network, self.name, self.legs[-1], training),
         )
+
+    def lung_masks(self) -> card_fields.LungMasks | None:
+        """What the card says of the lung masks that the network was trained with."""
+        if self.masks is None:
+            return None
+        fitted = self.masks.present[self.dataset.rows(split.FIT)]
+        return card_fields.LungMasks(images=int(fitted.sum()), sha256=self.masks.sha256)

@@ -9,8 +9,8 @@ from train.compare import Difference
 from train.doubt import MOST_DOUBTFUL, Doubt
 from train.lung_evidence import LungEvidenceSummary
 from train.metrics import Interval
-from train.novelty import Fitted
-from train.stress import Borne
+from train.novelty_rule import NoveltyResult
+from train.stress import RobustnessResult
 from train.twins import Twins
 
 
@@ -34,16 +34,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def differences(found: Sequence[Difference], part: str) -> Section:
+def differences(pairs: Sequence[Difference], part: str) -> Section:
     """Paired differences between networks."""
     rows = [
         [
-            f"{one.first} − {one.second}",
-            _signed(one.auc, one.auc_interval),
-            _signed(one.accuracy, one.accuracy_interval),
-            f"{_signed(one.auc, one.delong_interval)}, p = {one.delong_p:.3f}",
+            f"{pair.first} − {pair.second}",
+            _signed(pair.auc, pair.auc_interval),
+            _signed(pair.accuracy, pair.accuracy_interval),
+            f"{_signed(pair.auc, pair.delong_interval)}, p = {pair.delong_p:.3f}",
         ]
-        for one in found
+        for pair in pairs
     ]
     text = (
         "## Differences\n\n"
@@ -51,19 +51,19 @@ def differences(found: Sequence[Difference], part: str) -> Section:
         "DeLong's interval, for reference, takes the images of one patient for independent.\n\n"
         + table(["", "AUC", "accuracy at balanced", "AUC, DeLong"], rows)
     )
-    return Section("differences", text, [asdict(one) for one in found])
+    return Section("differences", text, [asdict(pair) for pair in pairs])
 
 
 def _signed(value: float, interval: Interval) -> str:
     return f"{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
 
 
-def stressed(found: Mapping[str, Mapping[str, Borne]]) -> Section:
-    """What networks bear."""
+def stressed(by_network: Mapping[str, Mapping[str, RobustnessResult]]) -> Section:
+    """Robustness: figures under each change."""
     rows = []
-    for network, by_change in found.items():
-        for name, one in [*by_change.items(), ("**mean**", stress.mean(by_change))]:
-            numbers = [f"{value:.3f}" for value in (one.auc, one.log_loss, one.accuracy)]
+    for network, by_change in by_network.items():
+        for name, result in [*by_change.items(), ("**mean**", stress.mean(by_change))]:
+            numbers = [f"{value:.3f}" for value in (result.auc, result.log_loss, result.accuracy)]
             rows.append([network, name, *numbers])
     text = (
         "## Changed images\n\n"
@@ -71,26 +71,26 @@ def stressed(found: Mapping[str, Mapping[str, Borne]]) -> Section:
         "images might look like. The mean is over the changes but inversion.\n\n"
         + table(["network", "change", "AUC", "log-loss", "accuracy at balanced"], rows)
     )
-    data = {
+    document = {
         network: {
-            **{name: asdict(one) for name, one in by_change.items()},
+            **{name: asdict(result) for name, result in by_change.items()},
             "mean": asdict(stress.mean(by_change)),
         }
-        for network, by_change in found.items()
+        for network, by_change in by_network.items()
     }
-    return Section("stress", text, data)
+    return Section("stress", text, document)
 
 
-def doubts(name: str, part: str, found: Mapping[str, Doubt]) -> Section:
-    """What measures of doubt are worth."""
+def doubts(name: str, part: str, by_measure: Mapping[str, Doubt]) -> Section:
+    """Selective prediction: what measures of doubt are worth."""
     rows = [
         [
             measure,
-            str(one.errors),
-            "–" if one.caught is None else f"{one.caught:.1%}",
-            f"{one.area:.4f}",
+            str(doubt.errors),
+            "–" if doubt.caught is None else f"{doubt.caught:.1%}",
+            f"{doubt.area:.4f}",
         ]
-        for measure, one in found.items()
+        for measure, doubt in by_measure.items()
     ]
     head = ["doubt", "errors", f"in the {MOST_DOUBTFUL:.0%} most doubtful", "mean risk"]
     text = (
@@ -99,14 +99,20 @@ def doubts(name: str, part: str, found: Mapping[str, Doubt]) -> Section:
         "most doubtful images, and the error rate in the mean over all coverages.\n\n"
         + table(head, rows)
     )
-    return Section("doubt", text, {measure: asdict(one) for measure, one in found.items()})
+    return Section("doubt", text, {measure: asdict(doubt) for measure, doubt in by_measure.items()})
 
 
-def twins(found: Mapping[str, Twins]) -> Section:
+def twins(by_network: Mapping[str, Twins]) -> Section:
     """Originals beside their small copies."""
     rows = [
-        [network, str(one.images), f"{one.median:.4f}", f"{one.largest:.4f}", str(one.changed)]
-        for network, one in found.items()
+        [
+            network,
+            str(copies.images),
+            f"{copies.median:.4f}",
+            f"{copies.largest:.4f}",
+            str(copies.changed),
+        ]
+        for network, copies in by_network.items()
     ]
     text = (
         "## Originals and their small copies\n\n"
@@ -114,24 +120,26 @@ def twins(found: Mapping[str, Twins]) -> Section:
         "and how many labels change at `balanced`.\n\n"
         + table(["network", "images", "median", "largest", "labels changed"], rows)
     )
-    return Section("twins", text, {network: asdict(one) for network, one in found.items()})
+    return Section(
+        "twins", text, {network: asdict(copies) for network, copies in by_network.items()}
+    )
 
 
-def evidence(found: Mapping[str, Mapping[str, LungEvidenceSummary]]) -> Section:
+def evidence(by_network: Mapping[str, Mapping[str, LungEvidenceSummary]]) -> Section:
     """Where the evidence lies."""
     rows = [
         [
             name,
             group,
-            str(one.images),
-            with_interval(one.share, one.share_interval),
-            f"{one.area:.3f}",
-            with_interval(one.peak, one.peak_interval),
-            f"{one.outside_swapped:.2f}",
-            f"{one.lungs_swapped:.2f}",
+            str(finding.images),
+            with_interval(finding.share, finding.share_interval),
+            f"{finding.area:.3f}",
+            with_interval(finding.peak, finding.peak_interval),
+            f"{finding.outside_swapped:.2f}",
+            f"{finding.lungs_swapped:.2f}",
         ]
-        for name, groups in found.items()
-        for group, one in groups.items()
+        for name, groups in by_network.items()
+        for group, finding in groups.items()
     ]
     head = ["network", "images", "", "inside", "lungs' area", "peak inside"]
     text = (
@@ -142,18 +150,21 @@ def evidence(found: Mapping[str, Mapping[str, LungEvidenceSummary]]) -> Section:
         "outside the lungs is swapped with another image's, and when the lungs are.\n\n"
         + table([*head, "outside swapped", "lungs swapped"], rows)
     )
-    data = {n: {group: asdict(one) for group, one in groups.items()} for n, groups in found.items()}
+    data = {
+        n: {group: asdict(finding) for group, finding in groups.items()}
+        for n, groups in by_network.items()
+    }
     return Section("evidence", text, data)
 
 
-def unlike(found: Mapping[str, Fitted]) -> Section:
-    """What networks warn of as unlike their training images."""
+def unlike(by_network: Mapping[str, NoveltyResult]) -> Section:
+    """Novelty: what networks warn of as unlike their training images."""
     rows = [
-        [network, *each]
-        for network, one in found.items()
-        for each in [
-            *[(f"`{part}`", f"{of.mean():.1%}") for part, of in one.unlike.items()],
-            *[(name, f"{share:.1%}") for name, share in one.warned.items()],
+        [network, *row]
+        for network, result in by_network.items()
+        for row in [
+            *[(f"`{part}`", f"{flags.mean():.1%}") for part, flags in result.parts.items()],
+            *[(name, f"{share:.1%}") for name, share in result.changed.items()],
         ]
     ]
     text = (
@@ -162,11 +173,11 @@ def unlike(found: Mapping[str, Fitted]) -> Section:
         f"`{split.SELECT}` turned, inverted or changed.\n\n"
         + table(["network", "images", "warned of"], rows)
     )
-    data = {
+    document = {
         network: {
-            "parts": {part: float(of.mean()) for part, of in one.unlike.items()},
-            "changed": dict(one.warned),
+            "parts": {part: float(flags.mean()) for part, flags in result.parts.items()},
+            "changed": dict(result.changed),
         }
-        for network, one in found.items()
+        for network, result in by_network.items()
     }
-    return Section("novelty", text, data)
+    return Section("novelty", text, document)

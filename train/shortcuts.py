@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from handlers.pixels import Pixels
+from handlers.arrays import Pixels
 from train import checkpoint, sections, split
 from train.data import Dataset
 from train.lung_masks import LungMasks

@@ -10,19 +10,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from handlers import heatmap, pixels
+from handlers import decision, heatmap, pixels
 from handlers.errors import ImageError
 from train import checkpoint, figures
 from train.cam import explain
-from train.judge import probabilities
-from train.networks import CLASSES
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network says of one file: the predicted class and the probability of PNEUMONIA."""
+    """The answer for one file: the predicted class and the probability of PNEUMONIA."""
 
     path: Path
     label: str
@@ -38,10 +36,9 @@ def show(weights: Path, images: Path, out: Path) -> tuple[list[Answer], dict[Pat
         FileNotFoundError: there is no file there.
         CheckpointError: the weights can't be loaded, or were never judged.
     """
-    network, card = checkpoint.load(weights)
-    if "temperature" not in card:
-        raise checkpoint.CheckpointError(f"{weights} was never judged: run make evaluate")
-    for warning in card["warnings"]:
+    network, trained_card = checkpoint.load(weights)
+    card = checkpoint.evaluated(trained_card, weights)
+    for warning in card.warnings:
         log.warning("warning: %s", warning)
     paths = (
         [images] if images.is_file() else sorted(p for p in images.rglob("[!.]*") if p.is_file())
@@ -49,29 +46,29 @@ def show(weights: Path, images: Path, out: Path) -> tuple[list[Answer], dict[Pat
     if not paths:
         raise FileNotFoundError(f"{images}: no image is there")
     out.mkdir(parents=True, exist_ok=True)
-    threshold = card["operating_points"][card["default_operating_point"]]["threshold"]
-    scale = card["map"]["scale"]
     answers: list[Answer] = []
     refused: dict[Path, str] = {}
     examples: list[figures.Example] = []
     for number, path in enumerate(tqdm(paths, "images", unit=" images", disable=None)):
         try:
-            image = pixels.decode(path.read_bytes(), card["input"]["size"])
+            image = pixels.decode(path.read_bytes(), card.input.size)
         except ImageError as error:
             refused[path] = str(error)
             continue
         logits, maps = explain(network, torch.from_numpy(image[None]))
-        score = float(probabilities(logits.double().numpy(), card["temperature"])[0, 1])
-        predicted = int(score >= threshold)
-        answers.append(Answer(path, CLASSES[predicted], score))
+        score = float(decision.printed_probability(logits.numpy(), card.temperature)[0])
+        predicted = int(decision.is_positive(score, card.threshold))
+        label = card.classes[predicted]
+        answers.append(Answer(path, label, score))
         evidence = maps[0, predicted].numpy()
-        (out / f"{number:04d}-{path.stem}.png").write_bytes(heatmap.overlay(image, evidence, scale))
+        overlay = heatmap.overlay(image, evidence, card.map.scale)
+        (out / f"{number:04d}-{path.stem}.png").write_bytes(overlay)
         if len(examples) < 24:
-            title = f"{path.name}\n{CLASSES[predicted]}, P(PNEUMONIA) = {score:.3f}"
+            title = f"{path.name}\n{label}, P(PNEUMONIA) = {score:.3f}"
             examples.append(figures.Example(title, image, np.asarray(evidence), right=True))
     _write(answers, out / "answers.csv")
     if examples:
-        figures.gallery(examples, scale, f"{card['network']}: {images}", out / "gallery.png")
+        figures.gallery(examples, card.map.scale, f"{card.network}: {images}", out / "gallery.png")
     return answers, refused
 
 

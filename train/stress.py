@@ -1,7 +1,7 @@
-"""Images as another hospital might send them: a fixed, seeded set of changes that must be borne.
+"""Robustness: AUC, log-loss and accuracy on images as another hospital might send them.
 
-Choices are made by what a network does here too, beside the images as they are. The changes are
-drawn once for each image and do not depend on the network.
+A fixed, seeded set of changes, drawn once for each image and independent of the network. Choices
+are made by the figures here too, beside those on the images as they are.
 """
 
 import io
@@ -16,10 +16,11 @@ from PIL.Image import Resampling, Transform
 from sklearn.metrics import log_loss, roc_auc_score
 from tqdm import tqdm
 
-from handlers.pixels import Pixels
+from handlers import decision
+from handlers.arrays import Pixels
 from train import split
 from train.data import Dataset
-from train.judge import Judged, probabilities
+from train.judge import CalibratedModel
 from train.networks import Classifier, predict
 
 Picture = Image.Image
@@ -133,15 +134,15 @@ def change(pixels: Pixels, name: str, seed: int = 0) -> Pixels:
     return np.stack(
         [
             np.asarray(
-                CHANGES[name](Image.fromarray(one), np.random.default_rng([seed, number, k]))
+                CHANGES[name](Image.fromarray(image), np.random.default_rng([seed, number, place]))
             )
-            for k, one in enumerate(pixels)
+            for place, image in enumerate(pixels)
         ]
     )
 
 
 @dataclass(frozen=True)
-class Borne:
+class RobustnessResult:
     """A network on changed images."""
 
     auc: float
@@ -150,37 +151,37 @@ class Borne:
 
 
 def measure(
-    network: Classifier, judged: Judged, dataset: Dataset, device: torch.device
-) -> dict[str, Borne]:
-    """A network, calibrated as it is served, on `block-select` as it is and under each change."""
+    network: Classifier, model: CalibratedModel, dataset: Dataset
+) -> dict[str, RobustnessResult]:
+    """A network as it is served, offset in its bias, on `block-select` as it is and changed."""
     rows = dataset.rows(split.SELECT)
     labels, pixels = dataset.labels[rows], dataset.pixels[rows]
-    network.to(device)
-    found = {AS_IT_IS: _borne(labels, judged.scores(split.SELECT), judged.threshold)}
-    for name in tqdm(CHANGES, desc=f"{judged.name}: stress", unit=" changes", disable=None):
+    results = {AS_IT_IS: _result(labels, model.scores(split.SELECT), model.threshold)}
+    for name in tqdm(CHANGES, desc=f"{model.name}: stress", unit=" changes", disable=None):
         changed = torch.from_numpy(change(pixels, name))
         logits = predict(network, changed, pixels.shape[-1]).double().cpu().numpy()
-        scores = probabilities(logits, judged.calibration.temperature)[:, 1]
-        found[name] = _borne(labels, scores, judged.threshold)
-    return found
+        scores = decision.printed_probability(logits, model.calibration.temperature)
+        results[name] = _result(labels, scores, model.threshold)
+    return results
 
 
-def _borne(
+def _result(
     labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], threshold: float
-) -> Borne:
-    return Borne(
+) -> RobustnessResult:
+    right = decision.is_positive(scores, threshold) == (labels == 1)
+    return RobustnessResult(
         auc=float(roc_auc_score(labels, scores)),
         log_loss=float(log_loss(labels, scores, labels=[0, 1])),
-        accuracy=float(((scores >= threshold) == (labels == 1)).mean()),
+        accuracy=float(right.mean()),
     )
 
 
-def mean(found: Mapping[str, Borne]) -> Borne:
-    """The mean over the stress set, without the images as they are and without inversion."""
-    some = [borne for name, borne in found.items() if name not in (AS_IT_IS, INVERTED)]
-    return Borne(
+def mean(results: Mapping[str, RobustnessResult]) -> RobustnessResult:
+    """The mean over the changes, without the images as they are and without inversion."""
+    changed = [result for name, result in results.items() if name not in (AS_IT_IS, INVERTED)]
+    return RobustnessResult(
         *(
-            float(np.mean([getattr(one, key) for one in some]))
+            float(np.mean([getattr(result, key) for result in changed]))
             for key in ("auc", "log_loss", "accuracy")
         )
     )

@@ -119,9 +119,11 @@ def _losses(
     ):  # fmt: skip
         if told is not None:
             told(epoch.number, epoch.select_loss)
-    judged = judge.judge_fitted(network, task.network, task.dataset, [split.SELECT], device())
-    borne = stress.measure(network, judged, task.dataset, device())
-    return {AS_IT_IS: borne[stress.AS_IT_IS].log_loss, STRESSED: stress.mean(borne).log_loss}
+    network, model = judge.calibrate_fitted(
+        network, task.network, task.dataset, [split.SELECT], device()
+    )
+    results = stress.measure(network, model, task.dataset)
+    return {AS_IT_IS: results[stress.AS_IT_IS].log_loss, STRESSED: stress.mean(results).log_loss}
 
 
 def changed(recipe: Recipe, found: Mapping[str, float]) -> Recipe:

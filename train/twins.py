@@ -7,11 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from handlers.pixels import Pixels, decode
+from handlers import decision
+from handlers.arrays import Pixels
+from handlers.pixels import decode
 from train.data import Dataset
-from train.judge import Judged, probabilities
+from train.judge import CalibratedModel
 from train.networks import Classifier, predict
 from train.patients import DataError
+
+Originals = tuple[Pixels, npt.NDArray[np.int64]]  # (N, S, S), and their rows in the data set
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Twins:
     changed: int  # labels at the default operating point
 
 
-def read(folder: Path, dataset: Dataset) -> tuple[Pixels, npt.NDArray[np.int64]]:
+def read(folder: Path, dataset: Dataset) -> Originals:
     """Pixels (N, S, S) of the files below a folder, and the rows of the data set they belong to.
 
     A file belongs to the image of its class folder and name, whatever its suffix.
@@ -48,22 +52,19 @@ def read(folder: Path, dataset: Dataset) -> tuple[Pixels, npt.NDArray[np.int64]]
 
 
 def measure(
-    network: Classifier,
-    judged: Judged,
-    dataset: Dataset,
-    originals: Pixels,
-    rows: npt.NDArray[np.int64],
+    network: Classifier, model: CalibratedModel, dataset: Dataset, originals: Originals
 ) -> Twins:
-    """How a network answers originals (N, S, S) and their twins, the data set's rows (N,)."""
+    """How a network as it is served answers originals and their small copies."""
+    pixels_of_originals, rows = originals
     scores = []
-    for pixels in (originals, dataset.pixels[rows]):
+    for pixels in (pixels_of_originals, dataset.pixels[rows]):
         logits = predict(network, torch.from_numpy(pixels), pixels.shape[-1]).double().cpu().numpy()
-        scores.append(probabilities(logits, judged.calibration.temperature)[:, 1])
-    apart = np.abs(scores[0] - scores[1])
-    labels = [one >= judged.threshold for one in scores]
+        scores.append(decision.printed_probability(logits, model.calibration.temperature))
+    differences = np.abs(scores[0] - scores[1])
+    labels = [decision.is_positive(of_copy, model.threshold) for of_copy in scores]
     return Twins(
         images=len(rows),
-        median=float(np.median(apart)),
-        largest=float(apart.max()),
+        median=float(np.median(differences)),
+        largest=float(differences.max()),
         changed=int((labels[0] != labels[1]).sum()),
     )

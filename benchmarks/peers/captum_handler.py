@@ -1,7 +1,7 @@
 """TorchServe, eager: BaseHandler's three steps, Captum's LayerGradCam and its matplotlib figure.
 
 As TorchServe's "Custom service" and Captum's tutorial of ResNet teach. TorchServe imports this
-file alone; `train` and `benchmarks.peers` lie beside it in the archive.
+file alone; `train`, `handlers` and `benchmarks.peers` lie beside it in the archive.
 """
 
 import io
@@ -31,7 +31,7 @@ class CaptumHandler(BaseHandler):
         folder = Path(context.system_properties["model_dir"])
         self.model, self.card = checkpoint.load(folder / "weights.safetensors")
         self.device = torch.device("cpu")
-        self.size = self.card["input"]["size"]
+        self.size = self.card.input.size
         self.grad_cam = LayerGradCam(self.model, self.model.activation)
         self.initialized = True
 
@@ -53,7 +53,7 @@ class CaptumHandler(BaseHandler):
         for image, probability in zip(pixels, probabilities, strict=True):
             target = int(probability.argmax())
             overlay = self.draw(image, self.explain_one(image[None], target))
-            answers.append(picture.answer(self.card["classes"], probability.tolist(), overlay))
+            answers.append(picture.answer(self.card.classes, probability.tolist(), overlay))
         return answers
 
     def explain_one(self, pixels, target):

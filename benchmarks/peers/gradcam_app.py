@@ -38,7 +38,7 @@ def build(weights):
     """The application, with the network of a file of weights."""
     app = FastAPI()
     network, card = checkpoint.load(weights)
-    model, size = OfChannels(network), card["input"]["size"]
+    model, size = OfChannels(network), card.input.size
     cam = GradCAM(model=model, target_layers=[network.activation])
     turn = threading.Lock()  # GradCAM keeps a request's activations in itself
 
@@ -48,7 +48,7 @@ def build(weights):
         with turn:
             grey = cam(input_tensor=batch, targets=None)[0]  # None: of the likelier class
             probability = torch.softmax(cam.outputs, dim=1)[0].tolist()
-        return picture.answer(card["classes"], probability, overlay(pixels, grey))
+        return picture.answer(card.classes, probability, overlay(pixels, grey))
 
     @app.post("/predict")
     async def predict(request: Request):

@@ -29,7 +29,7 @@ class HookCam(litserve.LitAPI):
         """Load the network and hook the last feature maps."""
         self.network, self.card = checkpoint.load(self.weights)
         self.network.to(device)
-        self.size = self.card["input"]["size"]
+        self.size = self.card.input.size
         self.features = None
         self.network.activation.register_forward_hook(self.keep)
 
@@ -56,7 +56,7 @@ class HookCam(litserve.LitAPI):
         """Label, probabilities and overlay."""
         pixels, probability, map_ = output
         overlay = picture.png(picture.blend(pixels, map_))
-        return picture.answer(self.card["classes"], probability, overlay)
+        return picture.answer(self.card.classes, probability, overlay)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def png(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def answer(classes: list[str], probability: list[float], overlay: bytes) -> dict[str, Any]:
+def answer(classes: Sequence[str], probability: list[float], overlay: bytes) -> dict[str, Any]:
     """What every peer answers: the likelier class, both probabilities, the PNG as base64."""
     return {
         "label": classes[int(np.argmax(probability))],

@@ -1,7 +1,7 @@
 """TorchServe, eager, tuned by hand: channels_last, inference mode, a hook's CAM, Pillow's overlay.
 
-The best that is known without leaving eager PyTorch. TorchServe imports this file alone; `train`
-and `benchmarks.peers` lie beside it in the archive.
+The best that is known without leaving eager PyTorch. TorchServe imports this file alone; `train`,
+`handlers` and `benchmarks.peers` lie beside it in the archive.
 """
 
 import json
@@ -21,7 +21,7 @@ class TunedHandler:
         """Load the weights of the archive and hook the last feature maps."""
         folder = Path(context.system_properties["model_dir"])
         network, self.card = checkpoint.load(folder / "weights.safetensors")
-        self.size = self.card["input"]["size"]
+        self.size = self.card.input.size
         self.network = network.to(memory_format=torch.channels_last)
         self.features = None
         network.activation.register_forward_hook(self.keep)
@@ -40,6 +40,6 @@ class TunedHandler:
         answers = []
         for image, probability, map_ in zip(images, probabilities, maps.numpy(), strict=True):
             overlay = picture.png(picture.blend(image, map_[int(probability.argmax())]))
-            said = picture.answer(self.card["classes"], probability.tolist(), overlay)
+            said = picture.answer(self.card.classes, probability.tolist(), overlay)
             answers.append(json.dumps(said).encode())
         return answers

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from client import api, settings
+from tests import cards
 
 ROOT = Path(__file__).parents[2]
 SIZE = 64  # pixels a side, maps of 4 x 4
@@ -131,44 +132,26 @@ def write_graph(path: Path, bias: float) -> None:
 
 
 def card(network: str, version: str, bias: float, graph: Path) -> dict[str, Any]:
-    return {
-        "project": {"name": "pneumocam", "version": "0.1.0"},
-        "network": network,
-        "version": version,
-        "input": {
-            "size": SIZE,
-            "mode": "L",
-            "resize": "squashed to the square, Pillow bilinear",
-        },
-        "map": {"rows": 4, "columns": 4, "dilated": False, "scale": GAIN},
-        "classes": ["NORMAL", "PNEUMONIA"],
-        "bias": [-bias, bias],
-        "temperature": 1.0,
-        "operating_points": {name: {"threshold": t} for name, t in OPERATING_POINTS.items()},
-        "default_operating_point": "balanced",
-        "training": {
-            "data": {"name": "none", "sha256": "", "counts": {}},
-            "seed": 0,
-            "init": "by hand",
-            "preset": "none",
-        },
-        "figures": {"validation": {}, "test": {}},
-        "reference": {
+    return cards.archived(
+        network=network,
+        version=version,
+        input={"size": SIZE},
+        map={"rows": 4, "columns": 4, "scale": GAIN},
+        bias=[-bias, bias],
+        operating_points={name: cards.operating_point(t) for name, t in OPERATING_POINTS.items()},
+        reference={
             "brightness": {"edges": [100.0, 150.0], "shares": [0.25, 0.5, 0.25]},
             "probability": {"edges": [0.5], "shares": [0.5, 0.5]},
         },
-        "warnings": ["a stand-in that measures brightness"],
-        "weights_sha256": "",
-        "golden": {"file": "golden.png", "sha256": hashlib.sha256(picture(100)).hexdigest()},
-        "golden_logits": [-logit(100, bias), logit(100, bias)],
-        "graph": {
+        golden={"file": "golden.png", "sha256": hashlib.sha256(picture(100)).hexdigest()},
+        golden_logits=[-logit(100, bias), logit(100, bias)],
+        graph={
             "file": "graph.onnx",
             "sha256": hashlib.sha256(graph.read_bytes()).hexdigest(),
             "engine": "onnxruntime",
             "precision": "f32",
-            "max_logit_difference": 0.0,
         },
-    }
+    )
 
 
 def write_archive(

@@ -2,12 +2,13 @@
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks import growth, images, tune_server
+from benchmarks import growth, tune_server, tuning
+from benchmarks.trials import Bench
+from benchmarks.tuning import ITSELF, Change
 from client import archives, settings
 from tests.serving.conftest import ROOT, Place, new_place, picture, write_archive
 
@@ -27,27 +28,29 @@ def options(place: Place) -> argparse.Namespace:
     return tune_server.parse([str(word) for word in words])
 
 
-def test_a_change_is_measured_in_every_pair_and_figure(
-    options: argparse.Namespace, capsys: pytest.CaptureFixture[str]
-) -> None:
-    packed = tune_server.newest(options.model_store, None)
-    bodies = images.read(options.images)
-    gains = tune_server.measure({settings.BATCH_SIZE: "1"}, packed, bodies, options)
-    pairs = {figure: len(ratios) for figure, ratios in gains.items()}
-    assert pairs == {"resnet50 requests/s": 2, "resnet50 p50": 2}
-    assert min(ratio for ratios in gains.values() for ratio in ratios) > 0
-    memory = re.search(r"workers' memory: (\d+) → (\d+) MB", capsys.readouterr().out)
-    assert memory
-    assert min(map(int, memory.groups())) > 100
+def test_a_trial_is_measured_once_and_kept(options: argparse.Namespace, place: Place) -> None:
+    packed = tune_server.to_measure(place.store, None)
+    change = Change("batch", "alone", {settings.BATCH_SIZE: "1"})
+    found = Bench(options, packed).trial(change)
+    assert found
+    assert not found.failed
+    assert {name: len(gains) for name, gains in found.gains.items()} == {
+        "resnet50 requests/s": 2,
+        "resnet50 p50": 2,
+    }
+    assert min(found.megabytes) > 100
+    options.most = 0
+    again = Bench(options, packed)
+    assert again.trial(change) == found
+    assert again.trial(ITSELF) is None
 
 
-def test_settings_that_do_not_start_are_told(
-    options: argparse.Namespace, capsys: pytest.CaptureFixture[str]
-) -> None:
-    packed = tune_server.newest(options.model_store, None)
-    change = {"vmargs": "-XX:+NoSuchOption"}
-    assert tune_server.measure(change, packed, images.read(options.images), options) == {}
-    assert "failed: " in capsys.readouterr().out
+def test_settings_that_do_not_start_are_told(options: argparse.Namespace, place: Place) -> None:
+    change = Change("java", "nonsense", {"vmargs": "-XX:+NoSuchOption"})
+    found = Bench(options, tune_server.to_measure(place.store, None)).trial(change)
+    assert found
+    assert found.failed == "does not start"
+    assert not tuning.wins(found, tuning.Trial("", {"resnet50 p50": [1.0]}))
 
 
 def test_growth_asks_for_every_size_and_of_every_worker(

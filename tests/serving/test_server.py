@@ -217,8 +217,8 @@ def test_a_picture_is_answered_to_those_who_accept_one(served: Served, tmp_path:
 
 def test_the_readiness_check_answers_the_card(served: Served) -> None:
     card = api.card(served.place.management_at, "resnet50", "1.0")
-    assert card["network"] == "resnet50"
-    assert card["default_operating_point"] == "balanced"
+    assert card.network == "resnet50"
+    assert card.default_operating_point == "balanced"
 
 
 # Hostile requests

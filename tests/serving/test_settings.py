@@ -7,7 +7,7 @@ import psutil
 import pytest
 import requests
 
-from benchmarks import tune_server
+from benchmarks import tuning
 from client import api, settings
 from client import state as states
 from client.state import Running
@@ -39,7 +39,7 @@ def write_config(place: Place) -> Path:
     java = f"{values['vmargs']} -Dpneumocam.access=off"
     changes = {**VALUES, "vmargs": java, "metrics_config": values["metrics_config"]}
     path = place.store.parent / "config.properties"
-    path.write_text(tune_server.update((ROOT / "config.properties").read_text(), changes))
+    path.write_text(tuning.written((ROOT / "config.properties").read_text(), changes))
     return path
 
 

@@ -9,13 +9,13 @@ import pytest
 import requests
 import torch
 
-from handlers import pixels
+from handlers import decision, pixels
+from handlers.card import EvaluatedNetwork
 from tests.serving.conftest import Place, client, new_place
 from tests.small import RECIPE
 from train import checkpoint, evaluate, recipes, run
 from train.__main__ import main
 from train.cam import explain
-from train.judge import probabilities
 from train.options import Options
 from train.recipes import Phase
 
@@ -43,7 +43,7 @@ def test_the_server_answers_as_the_networks_did_offline(
             logits, maps = (np.mean(each, axis=0) for each in zip(*found, strict=True))
             for k, name in enumerate(answer["probability"]):
                 assert answer["logit"][name] == pytest.approx(logits[k], abs=1e-4)
-            expected = probabilities(logits[None], 1.0)[0, 1]
+            expected = decision.printed_probability(logits[None], 1.0)[0]
             assert answer["probability"]["PNEUMONIA"] == pytest.approx(expected, abs=1e-5)
             shown = list(answer["probability"]).index(answer["heatmap"]["class"])
             np.testing.assert_allclose(answer["heatmap"]["map"], maps[shown], atol=1e-4)
@@ -71,10 +71,11 @@ def _check(
     network, card = checkpoint.load(weights)
     answer = _ask(place, weights.name, path)
     logits, maps = explain(network, decoded)
-    expected = probabilities(logits.double().numpy(), card["temperature"])[0, 1]
+    assert isinstance(card, EvaluatedNetwork)
+    expected = decision.printed_probability(logits.numpy(), card.temperature)[0]
     assert answer["probability"]["PNEUMONIA"] == pytest.approx(expected, abs=1e-5)
-    threshold = card["operating_points"]["balanced"]["threshold"]
+    threshold = card.operating_points["balanced"].threshold
     assert (answer["label"] == "PNEUMONIA") == (expected >= threshold)
-    shown = card["classes"].index(answer["heatmap"]["class"])
+    shown = card.classes.index(answer["heatmap"]["class"])
     np.testing.assert_allclose(answer["heatmap"]["map"], maps[0, shown], atol=1e-4)
-    return (logits[0] / card["temperature"]).numpy(), (maps[0] / card["temperature"]).numpy()
+    return (logits[0] / card.temperature).numpy(), (maps[0] / card.temperature).numpy()

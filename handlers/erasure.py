@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL.Image import Resampling, fromarray
 
+from handlers.arrays import Pixels
+
 SHARE = 0.1  # of the image that is erased
 DRAWS = 8  # random regions beside the strongest
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def erase(pixels: Pixels, evidence: npt.NDArray[np.floating]) -> tuple[Pixels, float]:

@@ -1,4 +1,4 @@
-"""From TorchServe's dict of a request to a question, by the HTTP contract."""
+"""The inputs of a request, image and options, read from TorchServe's dict by the HTTP contract."""
 
 import base64
 import json
@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from handlers.card import Archived
 from handlers.errors import RequestError
-
-Card = Mapping[str, Any]
 
 OPTIONS = ("class", "heatmap", "operating_point")
 HEATMAPS = ("overlay", "map", "none")
@@ -20,53 +19,53 @@ _DATA_URL = re.compile(r"data:[^,]*;base64,")
 
 
 @dataclass(frozen=True)
-class Question:
-    """One image's bytes and what is asked about it; `of_class` may be `predicted`.
+class Inputs:
+    """One image's bytes and the options of the request; `map_class` may be `predicted`.
 
     `explain` asks for both classes' maps and the erasure test.
     """
 
     image: bytes | bytearray
-    of_class: str
+    map_class: str
     heatmap: str
     operating_point: str
     explain: bool = False
 
 
-def ask(
-    fields: Mapping[str, Any], content_type: str, card: Card, *, explain: bool = False
-) -> Question:
-    """The question in one request, as TorchServe hands it over.
+def read(
+    fields: Mapping[str, Any], content_type: str, card: Archived, *, explain: bool = False
+) -> Inputs:
+    """The inputs of one request, as TorchServe passes it to the handler.
 
-    Query and form give a field each, as bytes, or text where its part says so; a body is the field
-    `body`, and decoded where it says it is JSON. What bears no option's name is the image, or the
-    JSON object that holds it.
+    Query and form give one field each, as bytes, or as text where the part is typed so. A body is
+    the field `body`, already decoded where its type is JSON. The field that has no option's name is
+    the image, or the JSON object that holds it.
 
     Raises:
         RequestError: not exactly one image, an unknown option or value, JSON or base64 is broken.
     """
     options = {name: value for name, value in fields.items() if name in OPTIONS}
-    others = {name: value for name, value in fields.items() if name not in OPTIONS}
-    if not others:
+    images = {name: value for name, value in fields.items() if name not in OPTIONS}
+    if not images:
         raise RequestError(
             400, "NoImage", "There is no image: send it as the body, or as the one file of a form."
         )
-    if len(others) > 1:
+    if len(images) > 1:
         raise RequestError(
             400,
             "ManyImages",
-            f"The fields {_listing(others)} can't all be the image: send exactly one. "
+            f"The fields {_listing(images)} can't all be the image: send exactly one. "
             f"Options are {_listing(OPTIONS)}.",
         )
-    (value,) = others.values()
+    (value,) = images.values()
     if _is_json(value, content_type):
-        value, in_json = _unpack(_object(value))
-        twice = in_json.keys() & options.keys()
-        if twice:
+        value, json_options = _unpack(_object(value))
+        repeated = json_options.keys() & options.keys()
+        if repeated:
             raise RequestError(
-                400, "GivenTwice", f"{_listing(sorted(twice))}: give it in the query or in JSON."
+                400, "GivenTwice", f"{_listing(sorted(repeated))}: give it in the query or in JSON."
             )
-        options |= in_json
+        options |= json_options
     elif isinstance(value, str):
         raise RequestError(
             415,
@@ -74,7 +73,7 @@ def ask(
             "A text is no image: send the bytes of a JPEG or PNG file, "
             "with Content-Type application/octet-stream.",
         )
-    return Question(value, *_choose(options, card), explain)
+    return Inputs(value, *_choose(options, card), explain)
 
 
 def _is_json(value: Any, content_type: str) -> bool:
@@ -128,16 +127,16 @@ def _unpack(document: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
         ) from error
 
 
-def _choose(given: Mapping[str, Any], card: Card) -> tuple[str, str, str]:
-    """Values of class, heatmap and operating point."""
-    known: dict[str, tuple[str, ...]] = {
-        "class": (PREDICTED, *card["classes"]),
+def _choose(options: Mapping[str, Any], card: Archived) -> tuple[str, str, str]:
+    """Values of class, heatmap and operating point: those of the request, else the defaults."""
+    valid: dict[str, tuple[str, ...]] = {
+        "class": (PREDICTED, *card.classes),
         "heatmap": HEATMAPS,
-        "operating_point": tuple(card["operating_points"]),
+        "operating_point": tuple(card.operating_points),
     }
-    chosen = {"operating_point": str(card["default_operating_point"])}
-    for name, values in known.items():
-        value = given.get(name, chosen.get(name, values[0]))
+    chosen = {"operating_point": card.default_operating_point}
+    for name, values in valid.items():
+        value = options.get(name, chosen.get(name, values[0]))
         if isinstance(value, bytes | bytearray):
             value = value.decode(errors="replace")
         if value not in values:
