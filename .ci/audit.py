@@ -1,7 +1,7 @@
-"""Known vulnerabilities of what requirements.lock pins, by pip-audit in an environment of its own.
+"""Known vulnerabilities of the packages in requirements.lock, from pip-audit in a new environment.
 
-Ends with 1 where one is found. Where no registry answers with what it knows, it says so and ends
-with 0: that is no pass.
+The exit status is 1 if there are any. If no registry reports vulnerabilities, nothing was checked:
+this is printed, and the exit status is 0.
 """
 
 import json
@@ -10,45 +10,51 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+from typing import Any
 
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 
 
-def audit(folder: Path) -> dict[str, list[dict[str, object]]] | None:
-    """pip-audit's report; None where it can't be had."""
+def audit(folder: Path) -> dict[str, list[dict[str, Any]]] | None:
+    """pip-audit's report, from an environment made in `folder`; None if pip-audit gives none."""
     venv.create(folder, with_pip=True)
     python = folder / "bin/python"
     pip = [str(python), "-m", "pip", "install", "--quiet", "pip-audit"]
     if subprocess.run([*pip, "--disable-pip-version-check"], check=False).returncode:
         return None
-    words = ["-r", str(LOCK), "--no-deps", "--disable-pip", "--format", "json"]
-    words += ["--progress-spinner", "off"]
+    options = ["-r", str(LOCK), "--no-deps", "--disable-pip", "--format", "json"]
+    options += ["--progress-spinner", "off"]
     done = subprocess.run(
-        [str(python), "-m", "pip_audit", *words], capture_output=True, text=True, check=False
+        [str(python), "-m", "pip_audit", *options], capture_output=True, text=True, check=False
     )
     try:
-        found: dict[str, list[dict[str, object]]] = json.loads(done.stdout)
+        report: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
     except ValueError:
         print(done.stderr, file=sys.stderr)
         return None
-    return found
+    return report
 
 
 def main() -> int:
-    """Audit and report."""
+    """Audit and print the report; 1 if there are vulnerabilities, else 0."""
     with tempfile.TemporaryDirectory() as folder:
         report = audit(Path(folder))
     packages = report["dependencies"] if report else []
-    audited = [one for one in packages if "skip_reason" not in one]
+    audited = [package for package in packages if "skip_reason" not in package]
     if not audited:
-        print("AUDIT SKIPPED: no registry here tells of vulnerabilities. Nothing was checked.")
+        print("AUDIT SKIPPED: no registry here reports vulnerabilities. Nothing was checked.")
         return 0
-    found = [(one, known) for one in audited for known in list(one["vulns"])]  # type: ignore[call-overload]
-    for one, known in found:
-        fixed = ", ".join(known["fix_versions"]) or "no version yet"
-        print(f"{one['name']} {one['version']}: {known['id']}, fixed in {fixed}")
-    print(f"{len(audited)} of {len(packages)} packages audited, {len(found)} vulnerabilities")
-    return 1 if found else 0
+    count = 0
+    for package in audited:
+        for vulnerability in package["vulns"]:
+            count += 1
+            versions = ", ".join(vulnerability["fix_versions"]) or "no version yet"
+            print(
+                f"{package['name']} {package['version']}: {vulnerability['id']}, "
+                f"fixed in {versions}"
+            )
+    print(f"{len(audited)} of {len(packages)} packages audited, {count} vulnerabilities")
+    return 1 if count else 0
 
 
 if __name__ == "__main__":

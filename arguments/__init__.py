@@ -1,4 +1,4 @@
-"""Command-line options made from the fields of a dataclass, for `train` and `client`."""
+"""Command-line options from the fields of a dataclass, for `train` and `client`."""
 
 import argparse
 import dataclasses
@@ -14,11 +14,11 @@ Options = TypeVar("Options", bound="DataclassInstance")
 
 
 def option(default: Value, help: str, **settings: Any) -> Value:
-    """A dataclass field that is an option too: `split_seed` is `--split-seed`.
+    """A dataclass field that is a command-line option as well: `split_seed` is `--split-seed`.
 
-    The option's type is the field's annotation; bool is a flag. `settings` are those of argparse's
-    `add_argument` (`choices`, `metavar` …), and `name` where the option is called otherwise. A
-    field of several values needs its `type`.
+    The option's type is the field's annotation; a bool is a flag. `settings` are keywords of
+    argparse's `add_argument` (`choices`, `metavar` …), and `name` if the option has another name
+    than the field. A field of several values needs its `type`.
     """
     field: Value = dataclasses.field(default=default, metadata={"help": help, **settings})
     return field
@@ -29,10 +29,10 @@ def add(
     options: "type[DataclassInstance]",
     without: Collection[str] = (),
 ) -> None:
-    """Add the options of a dataclass in the order of its fields, `without` some of these.
+    """Add the options of a dataclass in the order of its fields, except the fields in `without`.
 
     Raises:
-        TypeError: a field's annotation is no single type, and its option names none.
+        TypeError: a field's annotation is not a single type, and its option has no `type`.
     """
     annotations = get_type_hints(options)
     for field in dataclasses.fields(options):
@@ -47,9 +47,9 @@ def add(
 
 
 def build(options: type[Options], parsed: argparse.Namespace, **values: Any) -> Options:
-    """The dataclass of the parsed options, with `values` for its other fields.
+    """An instance of the dataclass with the parsed options, and with `values` for other fields.
 
-    An option that the parser was made `without` keeps its default.
+    An option that the parser does not have keeps its default.
     """
     names = [field.name for field in dataclasses.fields(options) if _is_option(field)]
     parts = {name: getattr(parsed, name) for name in names if name in parsed}
@@ -61,9 +61,9 @@ def _is_option(field: "dataclasses.Field[Any]") -> bool:
 
 
 def _value_type(name: str, annotation: Any) -> type:
-    """The type of one value: of `int | None` int."""
+    """The type of an annotation without None: int for `int | None`."""
     types = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     types = tuple(kind for kind in types if kind is not NoneType)
     if len(types) != 1 or not isinstance(types[0], type):
-        raise TypeError(f"{name}: {annotation} is no single type: give the option its type=")
+        raise TypeError(f"{name}: {annotation} is not a single type: give the option its type=")
     return types[0]

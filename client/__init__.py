@@ -1,1 +1,1 @@
-"""Start, stop and ask a TorchServe that serves this project's archives (`python -m client`)."""
+"""Starts and stops a TorchServe of this project's archives, and sends it images."""

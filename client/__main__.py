@@ -1,14 +1,15 @@
-"""`python -m client VERB`: start, stop and ask a TorchServe that serves this project's archives."""
+"""`python -m client VERB`: start and stop a TorchServe of this project's archives, send images."""
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import arguments
 from client import (
     api,
     archives,
+    command_line,
     gate,
     predict,
     score,
@@ -19,6 +20,7 @@ from client import (
     versions,
 )
 from client import state as states
+from client.command_line import Verb
 
 ERRORS = (
     archives.ArchiveError,
@@ -30,92 +32,11 @@ ERRORS = (
     gate.GateError,
 )
 NO_SERVER = 2
-SHADOWING_ENDED = (
-    "shadowing has ended: judge the version on your images with --replay FOLDER (make: "
+NO_RUNNING_SERVER = "no server is running here: start it with make serve"
+SHADOW_REMOVED = (
+    "--shadow was removed: test the version on your images with --replay FOLDER (make: "
     "REPLAY=folder) and under traffic with --watch SECONDS (make: WATCH=seconds)"
 )
-
-Verb = Callable[[argparse.Namespace], int]
-
-
-def parser() -> argparse.ArgumentParser:
-    """All verbs with their options."""
-    top = argparse.ArgumentParser(prog="python -m client", description=__doc__)
-    verbs = top.add_subparsers(metavar="VERB", required=True)
-
-    def add(name: str, run: Verb, text: str) -> argparse.ArgumentParser:
-        verb = verbs.add_parser(name, help=text, description=text)
-        verb.add_argument(
-            "--state", type=Path, default=Path(".server"), help="state folder (%(default)s)"
-        )
-        verb.set_defaults(run=run)
-        return verb
-
-    _serve_options(add("serve", _serve, "start the server, or bring it up to date"))
-    add("stop", _stop, "stop the server of this state folder, and it alone")
-    _predict_options(add("predict", _predict, "send images, print a table, save overlays"))
-    _score_options(add("score", _score, "many images into a table; goes on where it was"))
-    token = add("token", _token, "print a token that the running server takes, for an hour")
-    token.add_argument(
-        "kind", nargs="?", choices=[tokens.INFERENCE, tokens.MANAGEMENT], default=tokens.INFERENCE
-    )
-    _address(add("versions", _versions, "list every version: default or not, workers, status"))
-    register = add("register", _register, "load one archive more into the running server")
-    register.add_argument("archive", type=Path, help="a file of the model store")
-    promote = add("promote", _promote, "make a version the default")
-    rollback = add("rollback", _rollback, "back to the default of before")
-    for verb in (promote, rollback):
-        verb.add_argument("network")
-        _address(verb)
-    promote.add_argument("version")
-    promote.add_argument("--replay", type=Path, help="folder of NORMAL and PNEUMONIA: the gate")
-    promote.add_argument(
-        "--limits",
-        type=Path,
-        default=Path("deploy/gate.toml"),
-        help="what it may lose (%(default)s)",
-    )
-    promote.add_argument("--shadow", help="no longer available: use --replay and --watch")
-    promote.add_argument("--watch", type=float, default=0.0, help="seconds of traffic afterwards")
-    retire = add("retire", _retire, "take a version off once its last answer is out")
-    retire.add_argument("network")
-    _address(retire)
-    retire.add_argument("version")
-    return top
-
-
-def _address(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--management", type=_url, help="address (that of the running server)")
-    verb.add_argument("--token", help="for management, where --management asks for one")
-
-
-def _url(text: str) -> str:
-    return text.rstrip("/")
-
-
-def _serve_options(verb: argparse.ArgumentParser) -> None:
-    arguments.add(verb, serve.Options)
-    for name in settings.PORTS:
-        verb.add_argument(f"--{name}-port", type=int, metavar="PORT", help="over the settings'")
-
-
-def _predict_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("paths", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
-    arguments.add(verb, predict.Question)
-    _inference_options(verb)
-
-
-def _score_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("folder", type=Path)
-    verb.add_argument("--out", type=Path, default=Path("scores.csv"), help="table (%(default)s)")
-    arguments.add(verb, predict.Question, without=("of_class", "save"))
-    _inference_options(verb)
-
-
-def _inference_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--server", type=_url, help="inference address (the running server's)")
-    verb.add_argument("--token", help="for inference, where --server asks for one")
-    verb.add_argument("--authority", help="PEM file that signed its certificate")
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -163,9 +84,9 @@ def _management(options: argparse.Namespace) -> api.Address:
 def _token(options: argparse.Namespace) -> int:
     running = states.running(options.state)
     if running is None:
-        raise api.NoServerError("no server is running here: start it with make serve")
+        raise api.NoServerError(NO_RUNNING_SERVER)
     if running.keys is None:
-        raise tokens.TokenError("this server asks for no token: start it with AUTH=token")
+        raise tokens.TokenError("this server needs no token: start it with AUTH=token to need one")
     print(tokens.read(Path(running.keys), options.kind, running.management))
     return 0
 
@@ -179,14 +100,14 @@ def _register(options: argparse.Namespace) -> int:
     with states.locked(options.state):
         running = states.running(options.state)
         if running is None:
-            raise api.NoServerError("no server is running here: start it with make serve")
+            raise api.NoServerError(NO_RUNNING_SERVER)
         serve.register_file(options.state, running, options.archive)
     return 0
 
 
 def _promote(options: argparse.Namespace) -> int:
     if options.shadow is not None:
-        raise gate.GateError(SHADOWING_ENDED)
+        raise gate.GateError(SHADOW_REMOVED)
     history = versions.promote(
         _management(options), options.state, options.network, options.version, _gate(options)
     )
@@ -197,10 +118,10 @@ def _promote(options: argparse.Namespace) -> int:
 def _gate(options: argparse.Namespace) -> versions.Gate | None:
     running = states.running(options.state)
     if options.replay is None:
-        print("not gated: --replay FOLDER lets old and new answer the same images first")
+        print("no gate: with --replay FOLDER both versions answer the same images first")
         return None
     if running is None:
-        raise api.NoServerError("the gate asks the server of this machine: make serve")
+        raise api.NoServerError("the gate needs the server of this machine: start it, make serve")
     return versions.Gate(
         replay=options.replay,
         limits=gate.limits(options.limits),
@@ -213,7 +134,9 @@ def _gate(options: argparse.Namespace) -> versions.Gate | None:
 
 def _retire(options: argparse.Namespace) -> int:
     versions.retire(_management(options), options.state, options.network, options.version)
-    print(f"{options.network} {options.version} is off; its archive stays in the model store")
+    print(
+        f"{options.network} {options.version} is unregistered; its archive stays in the model store"
+    )
     return 0
 
 
@@ -223,8 +146,27 @@ def _rollback(options: argparse.Namespace) -> int:
     return 0
 
 
+VERBS: dict[str, Verb] = {
+    "serve": _serve,
+    "stop": _stop,
+    "predict": _predict,
+    "score": _score,
+    "token": _token,
+    "versions": _versions,
+    "register": _register,
+    "promote": _promote,
+    "rollback": _rollback,
+    "retire": _retire,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all verbs with their options; `run` of the parsed ones runs the verb."""
+    return command_line.parser(VERBS)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0, 1 for an error, 2 where no server answers."""
+    """Run a verb; its exit status: 0, 1 for an error, 2 if no server answers."""
     options = parser().parse_args(argv)
     run: Verb = options.run
     try:

@@ -1,64 +1,48 @@
-"""TorchServe's management API and what its answers mean, as functions of an address."""
+"""TorchServe's management API as functions of an address."""
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import ProtocolError
 
-from client import tokens
+from client import tokens, transport
+from client.transport import NoServerError as NoServerError
+from client.transport import ServerError as ServerError
 from handlers import card as cards
 from handlers.card import Archived, CardError
 
-# TorchServe itself gives up on a worker after 120 s of starting and after 60 s of work
-# (config.properties); its own message is worth waiting for.
-TIMEOUT = (5.0, 130.0)
-
-# Where the settings do not say otherwise; config.properties tells why.
+# Used if the settings name none; config.properties says why these.
 BATCH_SIZE = 4
 MAX_BATCH_DELAY_MS = 1
-
-NO_WORKER = "has no worker to serve inference request"
-FULL = "the queue is full, or the worker is being started: ask again"
 
 
 @dataclass(frozen=True)
 class Address:
-    """One of a server's addresses, and what lets one in.
+    """One of a server's addresses, with the credentials it needs.
 
-    `token` is given, or lies in `keys`, TorchServe's own file. `authority` signed the server's
-    certificate: a PEM file, where it is not one that this machine trusts anyway.
+    The token is `token`, or read from `keys`, the file that TorchServe writes. `authority` is the
+    PEM file of the authority that signed the server's certificate, if this machine does not trust
+    it already.
     """
 
     url: str
-    kind: str = tokens.MANAGEMENT  # whose token is asked for
+    kind: str = tokens.MANAGEMENT  # of the token
     token: str | None = None
     keys: str | None = None
-    management: str = ""  # where new tokens come from
+    management: str = ""  # URL that issues new tokens
     authority: str | None = None
 
     def headers(self) -> dict[str, str]:
-        """What a request has to bring. Raises TokenError where there is no token to be had."""
+        """The headers that authorize a request.
+
+        Raises:
+            TokenError: the server needs a token and none can be read.
+        """
         token = self.token
         if token is None and self.keys is not None:
             token = tokens.read(Path(self.keys), self.kind, self.management or self.url)
         return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-class NoServerError(Exception):
-    """Nothing answers at the address."""
-
-
-class ServerError(Exception):
-    """The server refused: its own message, and its status as `code`."""
-
-    def __init__(self, code: int, message: str) -> None:
-        """Keep the status beside the message."""
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -69,74 +53,41 @@ class Version:
     version: str
     default: bool
     workers: int
-    status: str
-    pending: int
+    status: str  # of the workers
+    pending: int  # requests in its queue
 
 
 def call(
     method: str, address: Address, path: str, headers: dict[str, str] | None = None, **options: Any
 ) -> requests.Response:
-    """The server's answer, where it is below 400.
+    """The response to an authorized request, if its status is below 400.
 
-    Raises ServerError with the server's message for any other, NoServerError where none listens.
+    `options` are those of `requests.Session.request`.
+
+    Raises:
+        ServerError: the server refused, with its message.
+        NoServerError: no server answers at the address.
+        TokenError: the server needs a token and none can be read.
     """
-    url = f"{address.url}{path}"
     headers = {**(headers or {}), **address.headers()}
-    with requests.Session() as session:
-        session.verify = address.authority or True
-        # A proxy named in the environment knows nothing of this machine's loopback.
-        session.trust_env = not is_loopback(url)
-        try:
-            response = session.request(method, url, headers=headers, timeout=TIMEOUT, **options)
-        except requests.ReadTimeout as error:
-            raise ServerError(504, f"no answer within {TIMEOUT[1]:.0f} s") from error
-        except requests.exceptions.SSLError as error:
-            raise ServerError(
-                495, f"{url} has a certificate that is not trusted here: --authority FILE ({error})"
-            ) from error
-        except requests.ConnectionError as error:
-            if isinstance(error.args[0], ProtocolError):
-                # So ends, now and then, an image above max_request_size.
-                raise ServerError(502, "the server closed the connection") from error
-            raise NoServerError(f"no server answers at {url}: start it with make serve") from error
-    if response.status_code >= 400:
-        raise ServerError(response.status_code, message_of(response))
-    return response
-
-
-def message_of(response: requests.Response) -> str:
-    """The message of an error's JSON, else its status in words (a 413 comes without a body)."""
-    try:
-        message = str(response.json()["message"])
-        # TorchServe says no more where the queue is full, and the workers are well.
-        return FULL if NO_WORKER in message else message
-    except (ValueError, KeyError, TypeError):
-        return response.reason
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the address can be reached from this machine alone."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return transport.request(method, address.url + path, headers, address.authority, **options)
 
 
 def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts versions as people do: 1.9 before 1.10, numbers before words."""
-    parts = version.split(".")
-    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts)
+    """A key that sorts versions part by part: 1.9 before 1.10, numbers before words."""
+    return tuple(
+        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in version.split(".")
+    )
 
 
 def versions(management: Address) -> list[Version]:
-    """Every version of every network, sorted, with its workers and its queue."""
-    found = []
+    """Every version of every network on the server, by network, then from the lowest version."""
+    served = []
     for network in _networks(management):
         default = call("GET", management, f"/models/{network}").json()[0]["modelVersion"]
-        for entry in call("GET", management, f"/models/{network}/all").json():
-            found.append(_version(entry, default))
-    return sorted(found, key=lambda v: (v.network, version_key(v.version)))
+        descriptions = call("GET", management, f"/models/{network}/all").json()
+        served += [_version(description, default) for description in descriptions]
+    return sorted(served, key=lambda version: (version.network, version_key(version.version)))
 
 
 def _networks(management: Address) -> list[str]:
@@ -144,31 +95,33 @@ def _networks(management: Address) -> list[str]:
     query: dict[str, str] = {}
     while True:
         page = call("GET", management, "/models", params=query).json()
-        names += [entry["modelName"] for entry in page["models"]]
+        names += [model["modelName"] for model in page["models"]]
         if "nextPageToken" not in page:
             return names
         query = {"next_page_token": page["nextPageToken"]}
 
 
-def _version(entry: dict[str, Any], default: str) -> Version:
-    states = sorted({worker["status"] for worker in entry["workers"]})
+def _version(description: dict[str, Any], default: str) -> Version:
+    """A version by TorchServe's description of it and the version that is the default."""
+    states = sorted({worker["status"] for worker in description["workers"]})
     return Version(
-        network=entry["modelName"],
-        version=entry["modelVersion"],
-        default=entry["modelVersion"] == default,
-        workers=len(entry["workers"]),
+        network=description["modelName"],
+        version=description["modelVersion"],
+        default=description["modelVersion"] == default,
+        workers=len(description["workers"]),
         status=", ".join(states) or "no workers",
-        pending=entry["jobQueueStatus"]["pendingRequests"],
+        pending=description["jobQueueStatus"]["pendingRequests"],
     )
 
 
 def card(management: Address, network: str, version: str) -> Archived:
-    """The card a version answers with, after a real round trip through its worker.
+    """The card of a version, returned by its worker.
 
-    `/ping` stays healthy when a worker is dead; this does not.
+    A readiness check as well: `/ping` stays healthy when a worker is dead, this fails.
 
     Raises:
         ServerError: the version does not answer, or not with the card of an archive.
+        NoServerError: no server answers at the address.
     """
     path = f"/models/{network}/{version}"
     description = call("GET", management, path, params={"customized": "true"}).json()[0]
@@ -180,7 +133,9 @@ def card(management: Address, network: str, version: str) -> Archived:
     except CardError as error:
         raise ServerError(500, f"{network} {version} gives no card: {error}") from error
     if not isinstance(parsed, Archived):
-        raise ServerError(500, f"{network} {version} gives the card of no archive (no version)")
+        raise ServerError(
+            500, f"{network} {version} gives a card that is not of an archive: it has no version"
+        )
     return parsed
 
 
@@ -193,9 +148,14 @@ def register(
     batch_size: int,
     max_batch_delay: int,
 ) -> None:
-    """Load an archive of the model store by its file name and wait until it answers.
+    """Load an archive of the model store by its file name, and return when it answers.
 
-    A failure leaves nothing behind: TorchServe alone would keep the version's name taken.
+    `max_batch_delay` is in milliseconds. On failure the version is unregistered again, since
+    TorchServe would keep its name taken.
+
+    Raises:
+        ServerError: the server refused the archive, or its worker does not start.
+        NoServerError: no server answers at the address.
     """
     query = {
         "url": file,
@@ -214,5 +174,5 @@ def register(
 
 
 def set_default(management: Address, network: str, version: str) -> None:
-    """Requests that name no version go to this one from now on; those under way finish."""
+    """Make a version the one that answers requests without a version; those under way finish."""
     call("PUT", management, f"/models/{network}/{version}/set-default")

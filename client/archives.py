@@ -1,4 +1,4 @@
-"""What lies in the model store: archives, checked before a server is asked to load them."""
+"""The archives of the model store, checked before a server loads them."""
 
 import hashlib
 import json
@@ -15,31 +15,31 @@ from handlers.card_fields import StoredFile
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 REMEDY = "build it with make archive"
-TOGETHER = "pneumonia"  # the archive of several networks
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError)  # what zipfile raises for damaged content
+ENSEMBLE = "pneumonia"  # the name of the archive of several networks
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)  # what zipfile raises for damaged content
 
 
 class ArchiveError(Exception):
-    """An archive that is missing or not whole."""
+    """An archive is missing or damaged; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """One file of the model store."""
+    """One archive of the model store."""
 
     path: Path
     network: str
     version: str
-    sha256: str
+    sha256: str  # of the file
 
 
 def read(path: Path) -> Archive:
-    """The archive at a path, after a look inside.
+    """The archive at a path, its manifest and card checked.
 
-    TorchServe's own answer to a broken archive is "Unknown exception", and the name stays taken.
+    TorchServe would answer "Unknown exception" to a broken archive and keep its name taken.
 
     Raises:
-        ArchiveError: it is missing or not whole, or its manifest or card is malformed.
+        ArchiveError: it is missing or damaged, or its manifest or card is malformed.
     """
     card = card_of(path)
     try:
@@ -50,7 +50,10 @@ def read(path: Path) -> Archive:
             f"{path.name}: {MANIFEST} names no modelName and modelVersion: {REMEDY}"
         ) from error
     if (card.network, card.version) != (network, version):
-        raise ArchiveError(f"{path.name}: its card is not of {network} {version}: {REMEDY}")
+        raise ArchiveError(
+            f"{path.name}: its manifest names {network} {version}, its card {card.network} "
+            f"{card.version}: {REMEDY}"
+        )
     return Archive(path, network, version, files.sha256(path))
 
 
@@ -58,7 +61,7 @@ def card_of(path: Path) -> Archived:
     """The card in an archive.
 
     Raises:
-        ArchiveError: the archive is missing or not whole, or a field of its card is malformed; the
+        ArchiveError: the archive is missing or damaged, or a field of its card is malformed; the
             message names the archive and the field.
     """
     try:
@@ -66,7 +69,7 @@ def card_of(path: Path) -> Archived:
     except CardError as error:
         raise ArchiveError(f"{path.name}: {CARD}: {error}: {REMEDY}") from error
     if not isinstance(card, Archived):
-        raise ArchiveError(f"{path.name}: {CARD} is not that of an archive (no version): {REMEDY}")
+        raise ArchiveError(f"{path.name}: {CARD} is not of an archive, it has no version: {REMEDY}")
     return card
 
 
@@ -79,17 +82,17 @@ def _unpack(path: Path, name: str) -> bytes:
         raise ArchiveError(f"{path} does not exist: {REMEDY}") from None
     except KeyError as error:
         raise ArchiveError(f"{path.name} holds no {name}: {REMEDY}") from error
-    except (*BROKEN, OSError) as error:
+    except (*DAMAGED, OSError) as error:
         raise ArchiveError(f"{path} is not a whole archive ({error}): {REMEDY}") from error
 
 
 def check(archive: Archive) -> None:
-    """Each file that the card names is in the archive, with the hash that the card names.
+    """Check the hash of each file that the card names.
 
-    Not done by `read`, since it unpacks all of it.
+    `read` leaves this out, since it unpacks the whole archive.
 
     Raises:
-        ArchiveError: one is missing or another.
+        ArchiveError: a file is missing, or its hash is not the card's.
     """
     card, name = card_of(archive.path), archive.path.name
     stored: list[StoredFile] = [network.graph for network in card.networks]
@@ -105,9 +108,12 @@ def check(archive: Archive) -> None:
 
 
 def find(store: Path, networks: list[str] | None) -> list[Archive]:
-    """The archives of a model store, lowest version first; all networks where none are named.
+    """The archives of `networks` in a model store, by network, then from the lowest version.
 
-    Where several are named, the archive of them together belongs to them.
+    None stands for all networks. Several networks include the archive of their ensemble.
+
+    Raises:
+        ArchiveError: there is no archive of a network, or none at all.
     """
     archives = [read(path) for path in sorted(store.glob("*.mar"))]
     present = sorted({archive.network for archive in archives})
@@ -117,13 +123,14 @@ def find(store: Path, networks: list[str] | None) -> list[Archive]:
             raise ArchiveError(f"{store} holds no archive of {network}{holds}: {REMEDY}")
     if not archives:
         raise ArchiveError(f"{store} holds no archives: build them with make archive")
-    chosen = present if networks is None else list(networks)
-    if len(chosen) > 1:
-        chosen.append(TOGETHER)
-    wanted = [a for a in archives if a.network in chosen]
-    return sorted(wanted, key=lambda a: (a.network, version_key(a.version)))
+    names = present if networks is None else list(networks)
+    if len(names) > 1:
+        names.append(ENSEMBLE)
+    chosen = [archive for archive in archives if archive.network in names]
+    return sorted(chosen, key=lambda archive: (archive.network, version_key(archive.version)))
 
 
 def highest(archives: list[Archive], network: str) -> str:
-    """The highest version of a network."""
-    return max((a.version for a in archives if a.network == network), key=version_key)
+    """The highest version of a network among archives."""
+    versions = (archive.version for archive in archives if archive.network == network)
+    return max(versions, key=version_key)

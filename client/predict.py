@@ -1,4 +1,4 @@
-"""The verb `predict`: images go to a running server, a table and overlays come back."""
+"""The verb `predict`: send images to a running server, print a table, save overlays."""
 
 import base64
 import sys
@@ -13,63 +13,70 @@ from arguments import option
 from client import api, tokens
 from handlers import files
 
-PICTURES = {".dcm", ".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+SUFFIXES = {".dcm", ".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
-# While one image is in the network, the next ones travel.
-IN_FLIGHT = 4
-# A full queue (503) empties within seconds: tries after 0.25, 0.5, 1, 2 and 4 s.
-WAITS = (0.25, 0.5, 1.0, 2.0, 4.0)
+# Requests under way: the next images are sent while the network evaluates one.
+CONCURRENCY = 4
+# Seconds between retries while the queue is full (503): it empties within seconds.
+RETRY_DELAYS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
-HERE = api.Address("http://127.0.0.1:8080", tokens.INFERENCE)
-ANSWERED, REFUSED, NO_SERVER = 0, 1, 2
+LOCAL = api.Address("http://127.0.0.1:8080", tokens.INFERENCE)
+ANSWERED, REFUSED, NO_SERVER = 0, 1, 2  # exit statuses
 
 
 @dataclass(frozen=True)
 class Question:
-    """What every image is asked."""
+    """The server, the network and the options of every request."""
 
-    server: api.Address = HERE
-    network: str = option("resnet50", "(%(default)s)")
-    version: str | None = option(None, "one version (the network's default)")
-    operating_point: str | None = option(None, "a name from the card (the card's default)")
-    of_class: str | None = option(None, "whose map: predicted, NORMAL or PNEUMONIA", name="--class")
-    save: Path | None = option(None, "save overlays there as PNG", metavar="FOLDER")
+    server: api.Address = LOCAL
+    network: str = option("resnet50", "name of the network (default: %(default)s)")
+    version: str | None = option(None, "one of its versions (default: the server's default)")
+    operating_point: str | None = option(
+        None, "name of an operating point (default: the card's default)"
+    )
+    of_class: str | None = option(
+        None,
+        "class of the map: predicted, NORMAL or PNEUMONIA (default: predicted)",
+        name="--class",
+    )
+    save: Path | None = option(None, "folder to save overlays in, as PNG", metavar="FOLDER")
 
 
 @dataclass(frozen=True)
 class Image:
-    """One file, and the name it has in the table and among the overlays."""
+    """One file, and its name in the table and among the overlays."""
 
     path: Path
     name: str
 
 
 def images(paths: list[Path]) -> list[Image]:
-    """The files named, and every picture under the folders named, sorted.
+    """The files among `paths`, and every image below the folders among them, sorted by path.
 
-    A file that is named goes to the server whatever its suffix: the server judges it.
+    Below folders, an image is a file with one of SUFFIXES. A file passed by its own path is taken
+    whatever its suffix, since the server checks its content.
     """
-    found = []
+    selected = []
     for path in paths:
         if path.is_dir():
-            pictures = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in PICTURES]
-            found += [Image(p, str(p.relative_to(path))) for p in pictures]
+            below = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES]
+            selected += [Image(file, str(file.relative_to(path))) for file in below]
         else:
-            found.append(Image(path, path.name))
-    return found
+            selected.append(Image(path, path.name))
+    return selected
 
 
 def predict(paths: list[Path], question: Question) -> int:
-    """Print a row for each image; 0: all answered, 1: some were not, 2: no server is there."""
-    asked = images(paths)
-    if not asked:
-        print(f"no pictures in {', '.join(map(str, paths))}", file=sys.stderr)
+    """Print a row for each image; 0: all were answered, 1: some were not, 2: no server answers."""
+    selected = images(paths)
+    if not selected:
+        print(f"no images in {', '.join(map(str, paths))}", file=sys.stderr)
         return REFUSED
-    width = min(60, max(len(image.name) for image in asked))
+    width = min(60, max(len(image.name) for image in selected))
     refused, warnings = 0, dict[str, None]()
     try:
-        for image, answer in _answers(asked, question):
-            if image is asked[0]:
+        for image, answer in _answers(selected, question):
+            if image is selected[0]:
                 print(
                     f"{'image':<{width}}  {'label':<10}{'P(PNEUMONIA)':>12}{'threshold':>11}  model"
                 )
@@ -85,12 +92,12 @@ def predict(paths: list[Path], question: Question) -> int:
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if refused:
-        print(f"{refused} of {len(asked)} refused", file=sys.stderr)
+        print(f"{refused} of {len(selected)} refused", file=sys.stderr)
     return REFUSED if refused else ANSWERED
 
 
 def row(answer: dict[str, Any]) -> str:
-    """One answer in the columns of the table."""
+    """The columns of one answer in the table."""
     return (
         f"{answer['label']:<10}{answer['probability']['PNEUMONIA']:>12.4f}"
         f"{answer['threshold']:>11.4f}"
@@ -99,12 +106,12 @@ def row(answer: dict[str, Any]) -> str:
 
 
 def _answers(
-    asked: list[Image], question: Question
+    images: list[Image], question: Question
 ) -> Iterator[tuple[Image, dict[str, Any] | str]]:
-    """Each image, in order, with its answer or with why there is none."""
-    names = overlay_names(asked)
+    """Each image, in order, with its answer or the reason for the refusal."""
+    names = overlay_names(images)
 
-    def one(image: Image) -> dict[str, Any] | str:
+    def answer_or_reason(image: Image) -> dict[str, Any] | str:
         try:
             answer = ask(image.path.read_bytes(), question)
         except OSError as error:
@@ -115,17 +122,21 @@ def _answers(
             save_overlay(answer, question.save / names[image])
         return answer
 
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         try:
-            yield from zip(asked, pool.map(one, asked), strict=True)
+            yield from zip(images, pool.map(answer_or_reason, images), strict=True)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def ask(content: bytes, question: Question) -> dict[str, Any]:
-    """The server's answer to one image. Raises ServerError, or NoServerError.
+    """The server's answer to one image file, as docs/api.md describes it.
 
-    Asked on `/predict`, the road on which TorchServe passes a query on to the handler.
+    Sent to `/predict`, since TorchServe drops the query of `/predictions`.
+
+    Raises:
+        ServerError: the server refused the image, or its queue stayed full.
+        NoServerError: no server answers at the address.
     """
     version = f"/{question.version}" if question.version else ""
     path = f"/{question.network}{version}/predict"
@@ -135,15 +146,15 @@ def ask(content: bytes, question: Question) -> dict[str, Any]:
         "operating_point": question.operating_point,
     }
     headers = {"Content-Type": "application/octet-stream"}
-    for wait in (*WAITS, None):
+    for delay in (*RETRY_DELAYS, None):
         try:
             answer = api.call("POST", question.server, path, headers, params=query, data=content)
             return dict(answer.json())
         except api.ServerError as error:
-            if error.code != 503 or wait is None:
+            if error.code != 503 or delay is None:
                 raise
-            time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
+            time.sleep(delay)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def save_overlay(answer: dict[str, Any], path: Path) -> None:
@@ -152,11 +163,11 @@ def save_overlay(answer: dict[str, Any], path: Path) -> None:
         partial.write_bytes(base64.b64decode(answer["heatmap"]["overlay"]))
 
 
-def overlay_names(asked: list[Image]) -> dict[Image, str]:
-    """A file name for each image's overlay, no two alike: x.jpeg.png, x.jpeg-2.png."""
+def overlay_names(images: list[Image]) -> dict[Image, str]:
+    """A unique file name for each image's overlay: x.jpeg.png, x.jpeg-2.png."""
     names: dict[Image, str] = {}
     taken: set[str] = set()
-    for image in asked:
+    for image in images:
         name, number = f"{image.name}.png", 1
         while name in taken:
             number += 1

@@ -1,4 +1,4 @@
-"""The verb `score`: a folder of many images → a table of answers, which goes on where it was."""
+"""The verb `score`: write a table of the answers to many images, resumable."""
 
 import csv
 import sys
@@ -18,28 +18,30 @@ COLUMNS = (
     "file", "label", "probability", "threshold", "operating_point", "model", "version", "triage",
     "warnings", "error",
 )  # fmt: skip
-# As many as a batch holds, and as many again on their way.
-IN_FLIGHT = 8
+# Requests under way: a batch in the network, and the next one waiting.
+CONCURRENCY = 8
 
 
 class ScoreError(Exception):
-    """The table can't be written there, with the remedy."""
+    """The table can't be written to this file; the message says the remedy."""
 
 
 def score(folder: Path, out: Path, question: Question) -> int:
-    """Write a row for each picture below a folder; 0: all answered, 1: some were refused.
+    """Write a row for each image below a folder; 0: all were answered, 1: some were refused.
 
-    Rows that hold an answer are kept, and their images not asked again; those that hold an error
-    are. Every answer is in the file as soon as it is there.
+    Rows of an earlier run are kept if they hold an answer; images whose row holds an error are
+    sent again. Each row is written as soon as its answer arrives.
 
-    Raises NoServerError, and what is done is kept; ScoreError where `out` is another table.
+    Raises:
+        NoServerError: no server answers; the rows so far are kept.
+        ScoreError: `out` is not a table of this network's answers.
     """
-    asked = predict.images([folder])
-    if not asked:
-        print(f"no pictures in {folder}", file=sys.stderr)
+    images = predict.images([folder])
+    if not images:
+        print(f"no images in {folder}", file=sys.stderr)
         return predict.REFUSED
     answered = _answered(out, question.network)
-    left = [image for image in asked if image.name not in answered]
+    left = [image for image in images if image.name not in answered]
     if answered:
         print(f"{len(answered)} are in {out} already, {len(left)} to go", file=sys.stderr)
     _rewrite(out, list(answered.values()))
@@ -55,25 +57,27 @@ def score(folder: Path, out: Path, question: Question) -> int:
             bar.update()
             if row["error"]:
                 refused[row["file"]] = row["error"]
-    for name, why in sorted(refused.items()):
-        print(f"refused: {name}: {why}", file=sys.stderr)
+    for name, reason in sorted(refused.items()):
+        print(f"refused: {name}: {reason}", file=sys.stderr)
     print(f"{out}: {len(answered) + len(left) - len(refused)} answered, {len(refused)} refused")
     return predict.REFUSED if refused else predict.ANSWERED
 
 
 def _answered(out: Path, network: str) -> dict[str, dict[str, str]]:
-    """Rows of an earlier run that hold an answer, by file."""
+    """The rows of an earlier run that hold an answer, by file."""
     if not out.is_file():
         return {}
     with out.open(newline="") as file:
         table = csv.DictReader(file)
         if tuple(table.fieldnames or ()) != COLUMNS:
             raise ScoreError(f"{out} is no table of scores: name another file with --out")
-        # A line that was cut short has no last column.
+        # A row that was cut short by an interruption lacks the last column, `error`.
         rows = {row["file"]: row for row in table if row["error"] == ""}
-    others = {row["model"] for row in rows.values()} - {network}
-    if others:
-        raise ScoreError(f"{out} holds answers of {', '.join(others)}: name another with --out")
+    networks = {row["model"] for row in rows.values()} - {network}
+    if networks:
+        raise ScoreError(
+            f"{out} holds answers of {', '.join(networks)}: name another file with --out"
+        )
     return rows
 
 
@@ -85,26 +89,27 @@ def _rewrite(out: Path, rows: list[dict[str, str]]) -> None:
 
 
 def _rows(images: list[Image], question: Question) -> Iterator[dict[str, Any]]:
-    """Rows in the order in which answers come, a few images on their way at a time."""
-    todo = iter(images)
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        under_way: set[Future[dict[str, Any]]] = set()
+    """Rows in the order in which the answers arrive, CONCURRENCY requests at a time."""
+    remaining = iter(images)
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        pending: set[Future[dict[str, Any]]] = set()
         try:
             while True:
-                for image in todo:
-                    under_way.add(pool.submit(_row, image, question))
-                    if len(under_way) == IN_FLIGHT:
+                for image in remaining:
+                    pending.add(pool.submit(_row, image, question))
+                    if len(pending) == CONCURRENCY:
                         break
-                if not under_way:
+                if not pending:
                     return
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                for one in done:
-                    yield one.result()
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _row(image: Image, question: Question) -> dict[str, Any]:
+    """The row of one image, with an answer or an error."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {"file": image.name}
     try:
         answer = predict.ask(image.path.read_bytes(), question)

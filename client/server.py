@@ -18,17 +18,20 @@ from client import state as states
 from client.settings import StartError
 from client.state import Running
 
-# A Unix socket's path holds 103 bytes where it holds least (macOS), and workers' sockets are
-# called .ts.sock.9000 and so on.
-LONGEST_SOCKET_FOLDER = 85
+# The path of a Unix socket has at most 103 bytes on macOS, and more on Linux; the workers' sockets
+# are named .ts.sock.9000 and so on.
+MAX_SOCKET_FOLDER = 85  # bytes
 START_SECONDS = 60
 STOP_SECONDS = 20
 
 
 def start(values: dict[str, str], store: Path, state: Path, log_config: Path) -> Running:
-    """Start a TorchServe without archives in the background and wait until it listens.
+    """The record of a TorchServe started in the background, without archives; it listens.
 
-    Raises StartError where a port is taken or the server ends at once.
+    `values` are its settings, as `settings.read` returns them.
+
+    Raises:
+        StartError: a port is taken, or TorchServe does not start.
     """
     ports = settings.ports_of(values)
     for name, port in ports.items():
@@ -50,13 +53,13 @@ def start(values: dict[str, str], store: Path, state: Path, log_config: Path) ->
         workers=int(values.get(settings.WORKERS, 1)),
         settings=settings.fingerprint(values),
         archives={},
-        keys=str(state.resolve() / tokens.FILE) if settings.asks_for_tokens(values) else None,
+        keys=str(state.resolve() / tokens.FILE) if settings.needs_token(values) else None,
         authority=values.get("certificate_file"),
         batch_size=int(values.get(settings.BATCH_SIZE, api.BATCH_SIZE)),
         max_batch_delay=int(values.get(settings.MAX_BATCH_DELAY, api.MAX_BATCH_DELAY_MS)),
     )
     states.record(state, server)
-    _wait_until_it_listens(server, state)
+    _wait_for_listener(server, state)
     return server
 
 
@@ -64,14 +67,14 @@ def _refuse_taken_port(name: str, port: int) -> None:
     if not is_free(port):
         raise StartError(
             f"port {port} is taken by {_owner(port)}: "
-            f"stop that program, or choose another port with --{name}-port"
+            f"stop that program, or choose a port with --{name}-port"
         )
 
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port of the loopback."""
     with socket.socket() as probe:
-        # As Java does: connections that a stopped server left half closed are no hindrance.
+        # As Java does: half-closed connections of a stopped server don't keep the port taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -88,20 +91,20 @@ def _owner(port: int) -> str:
             if listens and connection.laddr and connection.laddr.port == port:
                 name = psutil.Process(connection.pid).name() if connection.pid else "a program"
                 return f"{name} (process {connection.pid})" if connection.pid else name
-    except psutil.Error:  # macOS shows connections to root alone
+    except psutil.Error:  # macOS lists connections for root only
         pass
     return "another program"
 
 
 def _temporary_folder(state: Path) -> Path:
-    """An own folder for the server's pid file, sockets and unpacked archives.
+    """A folder of this server only, for its pid file, sockets and unpacked archives.
 
-    Two servers that share one take each other's sockets. It lies in the state folder, which no
-    clean-up of old temporary files empties; where that path is too long for a socket, elsewhere.
+    Two servers in one folder would take each other's sockets. It is in the state folder, which is
+    safe from the system's removal of old temporary files, unless its path is too long for a socket.
     """
     folder = state.resolve() / "temporary"
     shutil.rmtree(folder, ignore_errors=True)
-    if len(os.fsencode(folder)) <= LONGEST_SOCKET_FOLDER:
+    if len(os.fsencode(folder)) <= MAX_SOCKET_FOLDER:
         folder.mkdir(parents=True)
         return folder
     return Path(tempfile.mkdtemp(prefix="pneumocam-"))
@@ -110,18 +113,22 @@ def _temporary_folder(state: Path) -> Path:
 def _launch(
     values: dict[str, str], store: Path, state: Path, temporary: Path, log_config: Path
 ) -> int:
-    """Run TorchServe's own launcher, which leaves the Java process behind; its pid."""
-    (state / tokens.FILE).unlink(missing_ok=True)  # of a server before
+    """The pid of the Java process that TorchServe's launcher starts.
+
+    Raises:
+        StartError: the launcher failed, with its output.
+    """
+    (state / tokens.FILE).unlink(missing_ok=True)  # of an earlier server
     logs = state / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     config = state / "config.properties"
     config.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
-    # Without snapshots (--ncs): one from before would silently override what is asked for now.
+    # --ncs: a snapshot of an earlier server would silently override these settings.
     command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs"]
     command += ["--ts-config", str(config), "--model-store", str(store.resolve())]
     command += ["--log-config", str(log_config.resolve())]
     with (logs / "console.log").open("w") as console:
-        # In its own session, so that Ctrl-C in this terminal does not reach it.
+        # In a new session, so that Ctrl-C in this terminal does not reach it.
         subprocess.run(
             command,
             cwd=state,
@@ -139,10 +146,11 @@ def _launch(
 
 
 def _environment(values: dict[str, str], logs: Path, temporary: Path) -> dict[str, str]:
+    """The environment variables of the server."""
     environment = dict(os.environ)
-    if settings.THREADS in values:  # what the environment says goes over the file
+    if settings.THREADS in values:  # the environment has precedence over the settings
         environment = {"PNEUMOCAM_THREADS": values[settings.THREADS]} | environment
-    # An outer path would come before an archive's own handlers; an outer file before our settings.
+    # They would have precedence over an archive's own handlers, and over these settings.
     for name in ("PYTHONPATH", "TS_CONFIG_FILE"):
         environment.pop(name, None)
     return environment | {
@@ -154,7 +162,7 @@ def _environment(values: dict[str, str], logs: Path, temporary: Path) -> dict[st
     }
 
 
-def _wait_until_it_listens(server: Running, state: Path) -> None:
+def _wait_for_listener(server: Running, state: Path) -> None:
     console = state / "logs" / "console.log"
     for _ in range(START_SECONDS * 10):
         try:
@@ -164,9 +172,9 @@ def _wait_until_it_listens(server: Running, state: Path) -> None:
             return
         except (api.NoServerError, tokens.TokenError):
             if states.process(server) is None:
-                raise StartError(f"TorchServe ended at once:\n{_tail(console)}") from None
+                raise StartError(f"TorchServe ended:\n{_tail(console)}") from None
             time.sleep(0.1)
-    raise StartError(f"TorchServe is silent after {START_SECONDS} s:\n{_tail(console)}")
+    raise StartError(f"TorchServe does not listen after {START_SECONDS} s:\n{_tail(console)}")
 
 
 def _tail(log: Path, lines: int = 30) -> str:
@@ -174,9 +182,9 @@ def _tail(log: Path, lines: int = 30) -> str:
 
 
 def stop(state: Path) -> bool:
-    """Stop the server of this state folder, and it alone; whether one was running.
+    """Stop the server of this state folder and no other process; whether it was running.
 
-    Returns when its processes are gone and its ports are free.
+    Returns when its processes have ended and its ports are free.
     """
     server = states.recorded_server(state)
     if server is None:
@@ -185,7 +193,7 @@ def stop(state: Path) -> bool:
     if java:
         java.terminate()
         _wait(lambda: states.process(server) is None)
-    # A worker ends when its server does, unless it is in mid-work or hangs.
+    # A worker ends with its server, unless it is in the middle of a request or hangs.
     for process in [*_workers(server), states.process(server)]:
         if process:
             process.kill()
@@ -203,7 +211,7 @@ def _wait(done: Callable[[], bool]) -> None:
 
 
 def _workers(server: Running) -> list[psutil.Process]:
-    """The workers that listen in the server's own folder."""
+    """The workers whose sockets are in the server's own folder."""
     socket_names = f"{server.temporary}/.ts.sock."
     return [
         process

@@ -1,4 +1,4 @@
-"""What the state folder remembers: the server that runs, and which versions were the default."""
+"""The state folder: the record of the running server, of defaults and of retired archives."""
 
 import fcntl
 import json
@@ -17,31 +17,31 @@ from handlers import files
 
 @dataclass(frozen=True)
 class Running:
-    """A server that was started from this state folder."""
+    """The record of a server that was started from this state folder."""
 
     pid: int
-    created: float  # with the pid: a number is given again, never with the same time
-    temporary: str  # its own folder for sockets and unpacked archives
-    inference: str
-    management: str
+    created: float  # start of the process: the system reuses pids
+    temporary: str  # folder of its sockets and unpacked archives
+    inference: str  # URL
+    management: str  # URL
     ports: dict[str, int]
     model_store: str
-    workers: int
-    settings: str  # sha256 of the settings it was started with
-    archives: dict[str, str]  # file name → sha256
-    keys: str | None = None  # TorchServe's file of tokens, where it asks for them
-    authority: str | None = None  # what signed its certificate, where it has one
+    workers: int  # of each network
+    settings: str  # fingerprint of the settings it was started with
+    archives: dict[str, str]  # sha256 by file name
+    keys: str | None = None  # TorchServe's file of tokens, if it needs them
+    authority: str | None = None  # PEM file of its certificate, if it has one
     batch_size: int = api.BATCH_SIZE
-    max_batch_delay: int = api.MAX_BATCH_DELAY_MS
+    max_batch_delay: int = api.MAX_BATCH_DELAY_MS  # milliseconds
 
     @property
     def management_at(self) -> Address:
-        """Where and how to manage it."""
+        """The address of its management API."""
         return Address(self.management, tokens.MANAGEMENT, keys=self.keys)
 
     @property
     def inference_at(self) -> Address:
-        """Where and how to ask it."""
+        """The address of its inference API."""
         return Address(
             self.inference,
             tokens.INFERENCE,
@@ -53,7 +53,7 @@ class Running:
 
 @contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """One verb at a time changes the server of a state folder; another waits for it."""
+    """Hold the lock of a state folder: only one verb at a time changes its server."""
     state.mkdir(parents=True, exist_ok=True)
     with (state / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -61,46 +61,47 @@ def locked(state: Path) -> Iterator[None]:
 
 
 def running(state: Path) -> Running | None:
-    """The server of this state folder, where it is alive."""
+    """The server of this state folder; None if none is alive."""
     recorded = recorded_server(state)
     return recorded if recorded and process(recorded) else None
 
 
 def recorded_server(state: Path) -> Running | None:
-    """The server last started here and not stopped since, dead or alive."""
+    """The server last started from this folder and not stopped since, dead or alive."""
     content = _read(state / "server.json")
     return Running(**content) if content else None
 
 
 def process(server: Running) -> psutil.Process | None:
-    """The server's Java process; None where it is gone, whoever has its number now."""
+    """The server's Java process; None if it has ended, even if its pid is in use again."""
     try:
-        found = psutil.Process(server.pid)
-        gone = found.create_time() != server.created or found.status() == psutil.STATUS_ZOMBIE
+        candidate = psutil.Process(server.pid)
+        same = candidate.create_time() == server.created
+        alive = same and candidate.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
-    return None if gone else found
+    return candidate if alive else None
 
 
 def record(state: Path, server: Running) -> None:
-    """Remember the server."""
+    """Record the server."""
     _write(state / "server.json", asdict(server))
 
 
 def record_archive(state: Path, server: Running, file: str, sha256: str) -> Running:
-    """Remember that the server serves one archive more."""
+    """The record of the server, written with one more archive."""
     server = replace(server, archives={**server.archives, file: sha256})
     record(state, server)
     return server
 
 
 def forget(state: Path) -> None:
-    """No server runs any more."""
+    """Remove the record of the server."""
     (state / "server.json").unlink(missing_ok=True)
 
 
 def record_retired(state: Path, network: str, version: str) -> None:
-    """Remember that a version was taken off: `serve` leaves its archive where it lies."""
+    """Record that a version was unregistered, so that `serve` does not load its archive again."""
     server = running(state)
     file = f"{network}-{version}.mar"
     if server and file in server.archives:
@@ -111,23 +112,23 @@ def record_retired(state: Path, network: str, version: str) -> None:
 
 
 def retired(state: Path) -> dict[str, str]:
-    """Archives that were taken off, by file name: their sha256. One built anew is another."""
+    """The sha256 of retired archives by file name; a rebuilt archive has a new one."""
     return {str(file): str(sha256) for file, sha256 in _read(state / "retired.json").items()}
 
 
 def forget_retired(state: Path, file: str) -> None:
-    """An archive is registered again."""
+    """Remove an archive from the record of retired ones."""
     left = {name: digest for name, digest in retired(state).items() if name != file}
     _write(state / "retired.json", left)
 
 
 def defaults(state: Path, network: str) -> list[str]:
-    """The versions that were a network's default, the present one last."""
+    """The versions that were a network's default, the latest last."""
     return list(_read(state / "defaults.json").get(network, []))
 
 
 def record_defaults(state: Path, network: str, history: list[str]) -> None:
-    """Remember the defaults of one network; they outlive the server."""
+    """Record the defaults of a network; stopping the server keeps this record."""
     _write(state / "defaults.json", {**_read(state / "defaults.json"), network: history})
 
 

@@ -1,7 +1,7 @@
-"""TorchServe's tokens, read from the file that it writes, renewed where they have expired.
+"""TorchServe's tokens, read from the file that it writes and renewed when they have expired.
 
-A file of three keys: one for inference and one for management, both for an hour, and one that only
-asks for new ones. A new one ends the old one.
+The file has three keys: one for inference and one for management, both valid for an hour, and one
+that only requests new ones. A new token makes the old one invalid.
 """
 
 import json
@@ -9,32 +9,35 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import requests
+from client import transport
 
 FILE = "key_file.json"
 INFERENCE, MANAGEMENT = "inference", "management"
-SPARE = timedelta(seconds=30)  # before it expires: a request may take a while
+MARGIN = timedelta(seconds=30)  # renew this long before expiry: a request may take a while
 
 
 class TokenError(Exception):
-    """There is no token to be had, with the remedy."""
+    """No token can be read or renewed; the message says the remedy."""
 
 
 def read(file: Path, kind: str, management: str) -> str:
-    """The token for inference or management; the server is asked for a new one where it is stale.
+    """A valid token for inference or management; one that expires is renewed first.
 
-    Raises TokenError where the file can't be read or the server gives none.
+    `management` is the URL of the management API, which issues new tokens.
+
+    Raises:
+        TokenError: the file can't be read, or the server refuses a new token.
+        NoServerError: no server answers at `management`.
     """
     keys = _keys(file)
-    if _expires(keys[kind]) - SPARE < datetime.now(UTC):
-        answer = requests.get(
-            f"{management}/token",
-            params={"type": kind},
-            headers={"Authorization": f"Bearer {keys['API']['key']}"},
-            timeout=10,
-        )
-        if answer.status_code != requests.codes.ok:
-            raise TokenError(f"{management} gives no new token ({answer.status_code}): restart it")
+    if _expires(keys[kind]) - MARGIN < datetime.now(UTC):
+        headers = {"Authorization": f"Bearer {keys['API']['key']}"}
+        try:
+            transport.request("GET", f"{management}/token", headers, params={"type": kind})
+        except transport.ServerError as error:
+            raise TokenError(
+                f"{management} issues no new token ({error.code}: {error}): restart the server"
+            ) from error
         keys = _keys(file)
     return str(keys[kind]["key"])
 
@@ -44,11 +47,12 @@ def _keys(file: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text()))
     except (OSError, ValueError) as error:
         raise TokenError(
-            f"{file} can't be read ({error}): the server writes it for the user who started it. "
-            "Take a token from there, and give it with --token"
+            f"{file} can't be read ({error}): the server writes it, for the user who started it "
+            "only. Read a token as that user (make token), and pass it with --token"
         ) from error
 
 
 def _expires(key: dict[str, str]) -> datetime:
-    # Nanoseconds, which Python does not read.
+    """The time at which a token expires, in UTC."""
+    # Without the fraction: TorchServe writes nanoseconds, which datetime does not read.
     return datetime.fromisoformat(key["expiration time"][:19]).replace(tzinfo=UTC)

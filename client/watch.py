@@ -1,4 +1,4 @@
-"""Is a version well under real traffic? By the server's own metrics page."""
+"""Errors and latency of a version under real traffic, from the server's metrics page."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -8,12 +8,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from client import api
-from client.gate import NOTICED, Limits
+from client.gate import MIN_LATENCY, Limits
 
-EVERY = 1.0  # seconds between looks
-ENOUGH = 5  # batches whose mean time means something
+INTERVAL = 1.0  # seconds between readings
+MIN_BATCHES = 5  # for a mean
 
-# TorchServe's counter Requests5XX; the parser gives a counter's samples OpenMetrics' suffix.
+# TorchServe's counter is named Requests5XX; the parser adds OpenMetrics' suffix for counters.
 ERRORS = "Requests5XX_total"
 BATCHES = "pneumocam_network_seconds_count"
 SECONDS = "pneumocam_network_seconds_sum"
@@ -21,17 +21,19 @@ SECONDS = "pneumocam_network_seconds_sum"
 
 @dataclass(frozen=True)
 class Counts:
-    """What the metrics page says, counted since the server started."""
+    """Counts of the metrics page since the server started."""
 
-    errors: float  # answers of 500 and above, of the whole server
+    errors: float  # responses with status 500 or above, of the whole server
     batches: float  # of one version
-    seconds: float  # that its network took for them
+    seconds: float  # its network's time for these batches
 
 
 def counts(metrics: str, network: str, version: str) -> Counts:
-    """One look at the metrics page at an address.
+    """One reading of the metrics page at a URL.
 
-    Raises ServerError or NoServerError where there is none, ValueError where it is malformed.
+    Raises:
+        ServerError, NoServerError: the page can't be read.
+        ValueError: it is malformed.
     """
     page = samples(api.call("GET", api.Address(metrics), "/metrics").text)
     labels = {"ModelName": network, "Version": version}
@@ -43,13 +45,13 @@ def counts(metrics: str, network: str, version: str) -> Counts:
 
 
 def samples(page: str) -> list[Sample]:
-    """Every sample of a page in Prometheus' text format. Raises ValueError where it is not."""
+    """Every sample of a page in Prometheus' text format. Raises ValueError if it is malformed."""
     families = text_string_to_metric_families(page)
     return [sample for family in families for sample in family.samples]
 
 
 def total(page: Sequence[Sample], name: str, labels: dict[str, str]) -> float:
-    """The sum of the samples of a name that carry these labels, 0 where there are none."""
+    """The sum of the samples with this name and these labels, 0 without any."""
     return sum(
         sample.value
         for sample in page
@@ -60,32 +62,33 @@ def total(page: Sequence[Sample], name: str, labels: dict[str, str]) -> float:
 def trouble(
     metrics: str, network: str, versions: tuple[str, str], allowed: Limits, seconds: float
 ) -> Iterator[str | None]:
-    """Look for so long at the version after (of before, after); yield what is wrong, or None.
+    """Read the metrics page once a second for a number of seconds; yield each problem, or None.
 
-    Errors of the whole server count, since a failing worker answers in its own name no more. The
-    network's mean time is held against that of the version before. A metrics page that can't be
-    read is wrong too: nothing is known of the version then.
+    `versions` are the one before the switch and the one after it, which is watched. Errors of the
+    whole server count, since a failed worker no longer reports metrics with its version. The
+    network's mean time per batch is compared with that of the version before. A page that can't be
+    read is a problem as well.
     """
     try:
-        yield from _looks(metrics, network, versions, allowed, seconds)
+        yield from _readings(metrics, network, versions, allowed, seconds)
     except (api.ServerError, api.NoServerError, ValueError) as error:
         yield f"its metrics can't be read: {error}"
 
 
-def _looks(
+def _readings(
     metrics: str, network: str, versions: tuple[str, str], allowed: Limits, seconds: float
 ) -> Iterator[str | None]:
     if seconds <= 0:
         return
     old = counts(metrics, network, versions[0])
-    usual = max(old.seconds / old.batches, NOTICED) if old.batches else None
+    usual = max(old.seconds / old.batches, MIN_LATENCY) if old.batches else None
     start = counts(metrics, network, versions[1])
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        time.sleep(min(EVERY, seconds))
+        time.sleep(min(INTERVAL, seconds))
         now = counts(metrics, network, versions[1])
         errors, batches = now.errors - start.errors, now.batches - start.batches
-        mean = (now.seconds - start.seconds) / batches if batches >= ENOUGH else 0.0
+        mean = (now.seconds - start.seconds) / batches if batches >= MIN_BATCHES else 0.0
         if errors > allowed.errors:
             yield f"{errors:.0f} errors since the switch"
         elif usual and mean > allowed.latency * usual:

@@ -1,1 +1,1 @@
-"""What runs inside a TorchServe worker: it goes whole into every archive and needs nothing else."""
+"""Inference inside a TorchServe worker. Every archive holds a copy of this whole package."""

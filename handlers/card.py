@@ -1,7 +1,7 @@
-"""The card: what travels with the weights from training to answer, as types.
+"""The card that travels with the weights from training to the answer, as types.
 
-`card.json` is one JSON object. Which type it is follows from its fields: a card is trained, then
-evaluated, then archived, and describes one network or an ensemble of several (`members`).
+`card.json` is one JSON object. Its fields determine its type: the card of a network or of an
+ensemble (`members`) that is trained, then evaluated, then archived.
 """
 
 import json
@@ -42,17 +42,17 @@ class CardError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard(Record):
-    """What every card says, of a network or of an ensemble."""
+    """The fields of every card, of a network or of an ensemble."""
 
     network: str
     input: Input
     map: MapGrid
     classes: tuple[str, ...]
     bias: tuple[float, ...]  # mean(map) + bias = logit, by class
-    training: Training  # of an ensemble: its first network's
+    training: Training  # of an ensemble: that of its first network
     warnings: tuple[str, ...]
     project: Project | None = None
-    schema: int | None = None  # None: before cards had one
+    schema: int | None = None  # None: written before cards had a schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class TrainedNetwork(ModelCard):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(ModelCard):
-    """What evaluation adds, to a network and to an ensemble alike."""
+    """The fields that evaluation adds to the card of a network or of an ensemble."""
 
     map: Map
     temperature: float
@@ -73,7 +73,7 @@ class Evaluated(ModelCard):
     default_operating_point: str
     figures: Figures | None = None
     calibration: Calibration | None = None
-    ages: tuple[float, float] | None = None  # years, of the training images, where known
+    ages: tuple[float, float] | None = None  # of the training images, in years; None: unknown
     reference: Reference | None = None
     novelty: NoveltyRule | None = None
     triage: TriageRules | None = None
@@ -180,12 +180,12 @@ def loads(text: str | bytes) -> Card:
     """The card in the text of a `card.json`.
 
     Raises:
-        CardError: it is no JSON, or no card.
+        CardError: it is not JSON, or not a card.
     """
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CardError(f"it is no JSON: {error}") from error
+        raise CardError(f"it is not JSON: {error}") from error
     return parse(document)
 
 
@@ -193,7 +193,7 @@ def read(path: Path) -> Card:
     """The card in a file.
 
     Raises:
-        CardError: it is no card; the message names the file and the field.
+        CardError: it is not a card; the message names the file and the field.
         OSError: it can't be read.
     """
     try:
@@ -208,9 +208,9 @@ def document(card: Card) -> dict[str, Any]:
 
 
 def write(path: Path, card: Card) -> None:
-    """Write a card as `path`, whole or not at all.
+    """Write a card to a file, which is replaced whole or not at all.
 
     Raises:
-        OSError: the folder is read-only, the disk is full.
+        OSError: the folder is read-only, or the disk is full.
     """
     files.write_text(path, json.dumps(document(card), indent=2) + "\n")

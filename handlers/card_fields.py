@@ -1,4 +1,4 @@
-"""The parts of a card, as types; `handlers.card` has the cards themselves."""
+"""The types of a card's fields; `handlers.card` has the cards themselves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from handlers.records import Record
 
 @dataclass(frozen=True, kw_only=True)
 class Project(Record):
-    """What wrote the card."""
+    """The project that wrote the card, and its version."""
 
     name: str
     version: str
@@ -17,7 +17,7 @@ class Project(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Input(Record):
-    """What the network takes: one grey channel of `size` × `size` pixels."""
+    """The input of a network: one grey channel of `size` × `size` pixels."""
 
     size: int
     mode: str = "L"
@@ -35,14 +35,14 @@ class MapGrid(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Map(MapGrid):
-    """The same of an evaluated network: `scale`, in logits, is where an overlay saturates."""
+    """The map of an evaluated network; `scale` is the evidence at full opacity, in logits."""
 
     scale: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Record):
-    """What a network was trained on; `counts` are images by part and class."""
+    """The data set of a training run; `counts` are numbers of images by part and class."""
 
     name: str
     sha256: str
@@ -59,7 +59,7 @@ class LungMasks(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Record):
-    """A training run: data, seeds, start, preset, and the settings of each leg."""
+    """A training run: data, seeds, initial weights, preset, and the recipe of each leg."""
 
     data: Dataset
     seed: int
@@ -71,13 +71,13 @@ class Training(Record):
 
     @property
     def split_by(self) -> int:
-        """The seed that split the images."""
+        """The seed of the split."""
         return self.seed if self.split_seed is None else self.split_seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class HalfPrecision(Record):
-    """The weights were rounded to half precision, and what that changed of probabilities."""
+    """The weights were rounded to half precision: the largest change, and the hash before."""
 
     max_probability_difference: float
     from_sha256: str
@@ -111,7 +111,7 @@ class Histogram(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Reference(Record):
-    """What drift is measured from: probability and brightness of the calibration images."""
+    """The reference for drift: probability and brightness of the calibration images."""
 
     probability: Histogram | None = None
     brightness: Histogram | None = None
@@ -157,7 +157,7 @@ class PartFigures(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Figures(Record):
-    """Figures on `block-select`, and on the test images where they were opened."""
+    """Figures on `block-select` and, if they were evaluated, on the test images."""
 
     validation: PartFigures
     test: PartFigures | None
@@ -176,17 +176,17 @@ class NoveltyRule(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TriageStats(Record):
-    """The share of a part's images, and of its errors (None without any), that `review` takes."""
+    """Triage on one part: the shares (0..1) of its images and of its errors sent to review."""
 
     images: int
     review: float
     errors: int
-    errors_caught: float | None
+    errors_caught: float | None  # None: no errors
 
 
 @dataclass(frozen=True, kw_only=True)
 class TriageRules(Record):
-    """Bounds of `review`: of doubt in logits, of disagreement in probability."""
+    """Limits for a review: distance from the threshold in logits, difference of probabilities."""
 
     doubt: float
     disagreement: float
@@ -203,10 +203,10 @@ class StoredFile(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Graph(StoredFile):
-    """The file of a network's graph, what runs it, and what was measured as it was built."""
+    """The file of a network's graph, its engine, and the measurements of its packing."""
 
     engine: str = "onnxruntime"  # the first archives had no other
     precision: str = "f32"
-    milliseconds: Mapping[str, float] | None = None  # an image, by engine
-    gate: Mapping[str, float] | None = None  # what less than f32 changes
+    milliseconds: Mapping[str, float] | None = None  # per image, by engine
+    gate: Mapping[str, float] | None = None  # changes by a precision below f32
     max_logit_difference: float | None = None

@@ -1,4 +1,4 @@
-"""The one handler class. TorchServe imports this file alone, from beside the package."""
+"""The TorchServe handler. TorchServe imports this file by its path, not as part of a package."""
 
 import logging
 import os
@@ -34,10 +34,10 @@ from handlers.response import JSON, PNG, Reply
 
 log = logging.getLogger(__name__)
 
-UNSUITABLE = "PNEUMOCAM_UNSUITABLE"  # refuse or warn: DICOM that is no frontal chest radiograph
-MODALITIES = "PNEUMOCAM_MODALITIES"  # answered without either, in place of CR DX
+UNSUITABLE = "PNEUMOCAM_UNSUITABLE"  # refuse, or warn of, what is not a frontal chest radiograph
+MODALITIES = "PNEUMOCAM_MODALITIES"  # of DICOM, accepted without a warning instead of CR and DX
 GOLDEN_TOLERANCE = 1e-3  # logits
-MAX_ID = 128  # characters of a client's request id that come back
+MAX_ID = 128  # characters of a client's request id
 
 REBUILD = "build the archive again with make archive"
 
@@ -48,11 +48,11 @@ class Classifier:
     """Answers chest X-rays by the card and the graphs of its archive."""
 
     def initialize(self, context: Context) -> None:
-        """Load card and graphs, and let each network answer the archive's golden image.
+        """Load card and graphs, and check each network's answer to the archive's golden image.
 
         Raises:
-            RuntimeError: card, graph or image is missing or was changed, or a network does not
-                answer as it did when it was archived.
+            RuntimeError: card, graph or image is missing or was changed, or a network's answer
+                differs from that on its card.
         """
         folder = Path(context.system_properties["model_dir"])
         self._card = _read_card(folder)
@@ -60,8 +60,8 @@ class Classifier:
         self._policy = _policy(self._card)
         self._metrics = Metrics(self._card)
         self._threads = ThreadPoolExecutor(engine.cores(), "images")
-        self._network = Lock()  # an explanation, in a thread of its own, runs it again
-        gpu = context.system_properties.get("gpu_id")  # None where there is none
+        self._network = Lock()  # explanations run the networks again, each in its own thread
+        gpu = context.system_properties.get("gpu_id")  # None without a GPU
         self._engines = [_engine(folder, network, gpu) for network in self._card.networks]
         golden = _golden_image(folder, self._card, self._size)
         for network, output in zip(self._card.networks, self._evaluate([golden])[0], strict=True):
@@ -69,7 +69,7 @@ class Classifier:
         engine.give_back_memory()
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
-        """One answer for each request of a batch; an error concerns its own request alone."""
+        """The response bodies of a batch; an error affects its own request only."""
         received = [_receive(fields, context, index) for index, fields in enumerate(data)]
         outcomes: dict[int, Outcome] = {}
         decoded: list[DecodedRequest] = []
@@ -91,23 +91,23 @@ class Classifier:
     def _map(
         self, step: Callable[..., T], requests: Sequence[Any], *more: Sequence[Any]
     ) -> list[T]:
-        """A step of each request, several at a time: decoding and drawing leave Python alone."""
+        """The results of a step on each request, in threads: decoding and drawing free the GIL."""
         run = self._threads.map if len(requests) > 1 else map
         return list(run(step, requests, *more))
 
     def _decode(
         self, received: ReceivedRequest
     ) -> DecodedRequest | RefusedRequest | DescribedRequest:
-        """Options and image of a request; or, for TorchServe itself, the card."""
+        """A request with its options and image, or refused; or TorchServe's own, for the card."""
         headers = received.headers
+        # Without fields: a client may send this header with an image.
         if headers.get("describe") == "True" and not received.fields:
-            # A client may send such a header with an image.
             return DescribedRequest(
                 received, Reply(200, response.encode(cards.document(self._card)))
             )
 
         def decode() -> DecodedRequest:
-            # TorchServe's mark of /explanations, which share a queue with predictions.
+            # TorchServe marks requests to /explanations so; they share batches with predictions.
             explain = headers.get("explain") == "True"
             content_type = headers.get("content-type", "")
             options = inputs.read(received.fields, content_type, self._card, explain=explain)
@@ -119,9 +119,10 @@ class Classifier:
         return attempt(received, {}, decode, _log_error)
 
     def _run(self, images: Sequence[Pixels]) -> list[list[ModelOutput] | Exception]:
-        """Each network's output on each image, or the error in its place.
+        """The networks' outputs on each image, or the error.
 
-        All in one batch; where that fails, each alone, so that none fails because of another.
+        All images in one batch. If that fails, each is run alone, so that only its own request
+        fails.
         """
         if not images:
             return []
@@ -134,7 +135,7 @@ class Classifier:
             return [output for image in images for output in self._run([image])]
 
     def _evaluate(self, images: Sequence[Pixels]) -> list[list[ModelOutput]]:
-        """Outputs by image, then by network."""
+        """The networks' outputs: a list per image, in the order of the networks."""
         batch = np.stack(images)
         with self._network:
             by_network = [run(batch) for run in self._engines]
@@ -143,7 +144,7 @@ class Classifier:
     def _answer(
         self, request: DecodedRequest, result: list[ModelOutput] | Exception
     ) -> AnsweredRequest | RefusedRequest:
-        """The answer to a request, of the networks' outputs on its image."""
+        """The answer to a request, from the networks' outputs on its image."""
 
         def answer() -> AnsweredRequest:
             if isinstance(result, Exception):
@@ -201,10 +202,10 @@ def _log_error(error: BaseException) -> None:
 
 
 def _policy(card: Archived) -> dicom.Policy:
-    """What the site's settings and the card's ages let be answered.
+    """Which DICOM images are answered, by the environment's settings and the card's ages.
 
     Raises:
-        RuntimeError: a setting that is not known.
+        RuntimeError: a setting has an unknown value.
     """
     unsuitable = os.environ.get(UNSUITABLE, dicom.REFUSE)
     if unsuitable not in (dicom.REFUSE, dicom.WARN):
@@ -214,7 +215,7 @@ def _policy(card: Archived) -> dicom.Policy:
 
 
 def _engine(folder: Path, network: GraphCard, gpu: int | None) -> Engine:
-    """What runs the graph of a network."""
+    """The engine of a network, with its graph loaded."""
     graph = network.graph
     loaded = engine.load(graph.engine, _checked(folder, graph), gpu=gpu)
     log.info("%s: %s, %s", network.network, graph.engine, graph.precision)
@@ -222,7 +223,7 @@ def _engine(folder: Path, network: GraphCard, gpu: int | None) -> Engine:
 
 
 def _checked(folder: Path, stored: StoredFile) -> Path:
-    """A file of the archive, with the hash that the card names."""
+    """The path of a file of the archive, its hash checked against the card's."""
     path = folder / stored.file
     if not path.is_file():
         raise RuntimeError(f"the archive holds no {stored.file}, which its card names: {REBUILD}")
@@ -235,11 +236,11 @@ def _checked(folder: Path, stored: StoredFile) -> Path:
 
 
 def _compare(network: GraphCard, output: ModelOutput) -> None:
-    """Refuse a network whose output on the golden image is not that on its card."""
+    """Raise RuntimeError if a network's output on the golden image is not that on its card."""
     cells = network.map.rows, network.map.columns
     if output.maps.shape[1:] != cells:
         raise RuntimeError(
-            f"the card says maps of {cells}, they are {output.maps.shape[1:]}: {REBUILD}"
+            f"the maps have {output.maps.shape[1:]} cells, the card says {cells}: {REBUILD}"
         )
     if network.golden_logits is None:
         raise RuntimeError(f"the card of {network.network} has no golden_logits: {REBUILD}")
@@ -254,11 +255,11 @@ def _compare(network: GraphCard, output: ModelOutput) -> None:
 
 def _receive(fields: Mapping[str, Any], context: Context, index: int) -> ReceivedRequest:
     headers = {
-        name.lower(): value  # names keep the client's case on their way
+        name.lower(): value  # TorchServe keeps the client's case
         for name, value in context.get_all_request_header(index).items()
-        if isinstance(value, str)  # TorchServe puts a dict for each field of a form among them
+        if isinstance(value, str)  # TorchServe adds a dict for each field of a form
     }
-    # The client's own id, cut short, without what could forge a line of the log.
+    # The client's id, shortened, without line breaks that could forge a line of the log.
     client_id = "".join(
         c for c in headers.get("x-request-id", "") if c.isascii() and c.isprintable()
     )

@@ -1,6 +1,6 @@
-"""From logits to the decision: probability, threshold, triage. Pure functions, written once.
+"""From logits to the decision: probability, threshold, triage. Pure functions.
 
-Training, evaluation and every way to serve call these. Arrays may have any leading dimensions.
+Training, evaluation and serving all call these. Arrays may have any leading dimensions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from handlers.card import Evaluated
 from handlers.card_fields import OperatingPoint, TriageRules
 
-POSITIVE = 1  # the class that the threshold is about: PNEUMONIA
+POSITIVE = 1  # index of PNEUMONIA, the class of the threshold
 DECIMALS = 8  # of printed probabilities and thresholds
 BOUND = 10.0**-DECIMALS  # probabilities are at least this far from 0 and 1 in `logit`
 
@@ -39,15 +39,15 @@ def probability(logits: Array, temperature: float) -> Probabilities:
 
 
 def printed_probability(logits: Array, temperature: float) -> Probabilities:
-    """P(PNEUMONIA) (…,) of logits (…, 2), with the eight decimals that are printed.
+    """P(PNEUMONIA) (…,) of logits (…, 2), rounded to the eight decimals that are printed.
 
-    Decisions fall on these, so that a reader who compares printed numbers comes to the same.
+    Decisions are made on these, so that the printed numbers reproduce them.
     """
     return probability(logits, temperature).round(DECIMALS)
 
 
 def class_probabilities(positive: float) -> tuple[float, float]:
-    """The printed probabilities of both classes, of that of PNEUMONIA; their sum is 1."""
+    """The printed probabilities of both classes, from that of PNEUMONIA; they add up to 1."""
     return round(1 - positive, DECIMALS), positive
 
 
@@ -60,7 +60,7 @@ def logit(probability: npt.ArrayLike) -> Probabilities:
 
 @dataclass(frozen=True)
 class Triage:
-    """`clear`, `flag` or `review`, and the reasons of the last."""
+    """`clear`, `flag` or `review`, and the reasons for a review."""
 
     decision: str
     reasons: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Triage:
 
 @dataclass(frozen=True)
 class Decision:
-    """What an operating point makes of a probability. `label` is a class index."""
+    """The decision at an operating point; `label` is a class index."""
 
     operating_point: str
     threshold: float
@@ -91,7 +91,7 @@ def decide(
     *,
     unlike: bool = False,
 ) -> Decision:
-    """The decision on a printed probability of PNEUMONIA at the operating point of a name."""
+    """The decision on a printed probability of PNEUMONIA at one operating point."""
     threshold = round(float(point.threshold), DECIMALS)
     reached = bool(is_positive(positive, threshold))
     label = POSITIVE if reached else 1 - POSITIVE
@@ -120,11 +120,11 @@ def triage(
     *,
     unlike: bool = False,
 ) -> Triage:
-    """Whether someone should look again, and why.
+    """Whether a reader should review the image, and why.
 
-    `doubt` is the distance of the probability from the threshold, in logits, so that it means the
-    same at every threshold; `disagreement`, that between the networks' probabilities (None of one
-    network); `unlike`, that the image is unlike the training images.
+    Reasons are: the probability is within `rules.doubt` of the threshold, in logits, which means
+    the same at every threshold; the `disagreement` of the networks' probabilities (None for one
+    network) is above its limit; the image is `unlike` the training images.
     """
     reasons = [UNLIKE] if unlike else []
     if abs(logit(positive) - logit(threshold)) < rules.doubt:
@@ -161,12 +161,12 @@ def correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> Probabilities:
 class Agreement:
     """How far several networks agree on one image."""
 
-    probability_difference: float
-    map_correlation: float | None  # the least of any two; None where a map is constant
+    probability_difference: float  # the largest of any two networks
+    map_correlation: float | None  # the smallest of any two; None if a map is constant
 
 
 def agreement(probabilities: Sequence[float], maps: Iterable[Array]) -> Agreement:
-    """Agreement of printed probabilities of PNEUMONIA and maps (2, h, w), one of each a network."""
+    """Agreement of several networks, from each one's printed P(PNEUMONIA) and maps (2, h, w)."""
     decision_maps = np.stack([each[POSITIVE] - each[1 - POSITIVE] for each in maps])
     first, second = np.triu_indices(len(decision_maps), k=1)  # every pair of networks
     least = correlation(decision_maps[first], decision_maps[second]).min(initial=1.0)

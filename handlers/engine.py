@@ -1,4 +1,4 @@
-"""Runs the graph of an archive, by the runtime that its card names."""
+"""Engines: each runs an archive's graph with the runtime that its card names."""
 
 import ctypes
 import os
@@ -28,17 +28,17 @@ class Engine(Protocol):
 
 
 class OnnxRuntime:
-    """By ONNX Runtime, on the CPU."""
+    """ONNX Runtime, on the CPU."""
 
     def __init__(self, graph: Path, threads: int) -> None:
-        """Load an ONNX file; 0 threads is one a physical core."""
-        import onnxruntime  # a worker loads the runtime it uses and no other
+        """Load an ONNX file; 0 threads stands for one per physical core."""
+        import onnxruntime  # here, so that a worker loads only the runtime it uses
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Else the feature maps of every size of batch have a block of memory of their own.
+        # Otherwise ONNX Runtime keeps a block of memory for each batch size.
         options.enable_mem_pattern = False
-        # A thread that spins while it waits takes the core from the other network's worker.
+        # A thread that spins while it waits would take the core from the other network's worker.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             graph, options, providers=["CPUExecutionProvider"]
@@ -51,15 +51,15 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """By OpenVINO, on the CPU."""
+    """OpenVINO, on the CPU."""
 
     def __init__(self, graph: Path, threads: int) -> None:
-        """Compile an ONNX file; 0 threads is one a physical core."""
+        """Compile an ONNX file; 0 threads stands for one per physical core."""
         import openvino
 
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            # Where the processor multiplies bfloat16, OpenVINO would compute in it unasked.
+            # Without this OpenVINO computes in bfloat16 on processors that have it.
             "INFERENCE_PRECISION_HINT": "f32",
         }
         if threads:
@@ -71,19 +71,21 @@ class OpenVino:
     def __call__(self, pixels: Pixels) -> list[ModelOutput]:
         """The network's output on each of pixels (N, S, S)."""
         self._request.infer([pixels])
-        # Copies: the next request writes over the same memory.
+        # Copies: the next request writes to the same memory.
         outputs = [
-            self._request.get_output_tensor(place).data.copy() for place in range(self._count)
+            self._request.get_output_tensor(index).data.copy() for index in range(self._count)
         ]
         return [ModelOutput(*each) for each in zip(*outputs, strict=True)]
 
 
 class Torch:
-    """By PyTorch, on a GPU where there is one."""
+    """PyTorch, on a GPU if there is one."""
 
     def __init__(self, graph: Path, threads: int, gpu: int | None = None) -> None:
-        """Load a file of torch.export; 0 threads is one a physical core. `gpu` is which, where
-        there are several."""
+        """Load a file of torch.export on the GPU with index `gpu` (None: the first).
+
+        0 threads stands for one per physical core.
+        """
         import torch
         from torch.export.passes import move_to_device_pass
 
@@ -92,11 +94,11 @@ class Torch:
             torch.set_num_threads(threads)
         on_gpu = torch.cuda.is_available()
         self._device = torch.device("cuda", gpu or 0) if on_gpu else torch.device("cpu")
-        # Else a GPU's convolutions in f32 would be rounded to ten bits (TF32).
+        # TF32 would round the operands of a GPU's convolutions to ten bits.
         torch.backends.cudnn.allow_tf32 = False
         program = move_to_device_pass(torch.export.load(graph), self._device)
         self._run = program.module()
-        # Each worker has a stream of its own, or they would wait for each other.
+        # A stream per worker, or the workers would wait for each other.
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
 
     def __call__(self, pixels: Pixels) -> list[ModelOutput]:
@@ -104,7 +106,7 @@ class Torch:
         torch = self._torch
         batch = torch.from_numpy(pixels)
         if self._stream is not None:
-            batch = batch.pin_memory()  # a copy from elsewhere would not run beside the GPU
+            batch = batch.pin_memory()  # only copies from pinned memory overlap with the GPU's work
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             outputs = self._run(batch.to(self._device, non_blocking=True))
             arrays = [output.cpu().numpy() for output in outputs]
@@ -120,14 +122,14 @@ ENGINES = (*OF_ONNX, TORCH)
 
 
 def load(engine: str, graph: Path, threads: int | None = None, gpu: int | None = None) -> Engine:
-    """An engine by its name, with its file: ONNX, or torch.export's for `torch`.
+    """The engine of a name, with its graph loaded: an ONNX file, for `torch` one of torch.export.
 
-    Threads are `threads`, else the environment's PNEUMOCAM_THREADS, else one a physical core (in a
+    `threads` defaults to PNEUMOCAM_THREADS in the environment, then to one per physical core (in a
     container with a share of the cores, the runtimes may still see all of the machine's). `gpu` is
-    which, for `torch`.
+    the index of the GPU for `torch`.
 
     Raises:
-        ValueError: the engine is unknown, or PNEUMOCAM_THREADS is no whole number above 0.
+        ValueError: the engine is unknown, or PNEUMOCAM_THREADS is not a whole number above 0.
     """
     if engine not in ENGINES:
         raise ValueError(f"unknown engine {engine!r}: known are {', '.join(ENGINES)}")
@@ -138,27 +140,27 @@ def load(engine: str, graph: Path, threads: int | None = None, gpu: int | None =
 
 
 def _threads() -> int:
-    given = os.environ.get(THREADS, "")
-    if not given:
-        return 0  # the runtimes' own choice: one a physical core
-    if not (given.isascii() and given.isdigit() and int(given) > 0):
-        raise ValueError(f"{THREADS}={given}: give a whole number above 0, or leave it out")
-    return int(given)
+    setting = os.environ.get(THREADS, "")
+    if not setting:
+        return 0  # the runtimes' own default: one per physical core
+    if not (setting.isascii() and setting.isdigit() and int(setting) > 0):
+        raise ValueError(f"{THREADS}={setting}: give a whole number above 0, or leave it out")
+    return int(setting)
 
 
 def give_back_memory() -> None:
-    """Let glibc return to the kernel what is free; elsewhere nothing is done (malloc_trim(3)).
+    """Return free memory to the kernel (malloc_trim(3)); without glibc, do nothing.
 
-    To load a graph takes its weights two or three times.
+    Loading a graph needs two or three times the memory of its weights.
     """
     try:
         trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, TypeError):  # another C library than glibc; Windows has none to name
+    except (AttributeError, TypeError):  # not glibc; on Windows, CDLL(None) fails
         return
     trim(0)
 
 
 def cores() -> int:
-    """PNEUMOCAM_THREADS, else how many cores this process may use."""
+    """PNEUMOCAM_THREADS if it is set, else the number of cores this process may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return _threads() or usable or 1

@@ -1,4 +1,4 @@
-"""Several networks in one archive: their mean, how far they agree, and their novelty."""
+"""The networks of an archive combined: their mean, agreement and novelty."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,22 +15,21 @@ from handlers.novelty import Novelty
 
 @dataclass(frozen=True)
 class Combined:
-    """What an archive's networks answer on one image, each and together.
+    """The outputs of an archive's networks on one image, and their combination.
 
-    `output` has the logits (2,) and maps (2, h, w) of the one network, or the mean of several;
-    `positives`, the printed P(PNEUMONIA) of each network; `agreement`, of several networks.
+    `output` has the logits (2,) and maps (2, h, w) of the only network, or the mean of several.
     """
 
-    outputs: tuple[ModelOutput, ...]
+    outputs: tuple[ModelOutput, ...]  # of each network
     output: ModelOutput
-    positive: float
-    positives: tuple[float, ...]
-    agreement: Agreement | None
-    novelty: Novelty | None
+    positive: float  # printed P(PNEUMONIA)
+    positives: tuple[float, ...]  # printed P(PNEUMONIA) of each network
+    agreement: Agreement | None  # None: only one network
+    novelty: Novelty | None  # None: no card has a rule for it
 
 
 def combine(card: Archived, outputs: Sequence[ModelOutput]) -> Combined:
-    """The networks' outputs on one image, in the order of the card's networks, combined.
+    """The combination of the networks' outputs on one image, in the order of the card's networks.
 
     Raises:
         ValueError: a logit is NaN or infinite.
@@ -54,10 +53,10 @@ def combine(card: Archived, outputs: Sequence[ModelOutput]) -> Combined:
 
 
 def mean(card: Archived, outputs: Sequence[ModelOutput]) -> ModelOutput:
-    """Logits (2,) and maps (2, h, w) of the one network, or the mean of several.
+    """Logits (2,) and maps (2, h, w) of the only network, or the mean of several.
 
-    Each network's are divided by its temperature first, so that `mean(map) + bias = logit` holds
-    for the mean too.
+    Before the mean, they are divided by their network's temperature. `mean(map) + bias = logit`
+    then holds for the mean as well.
     """
     if len(outputs) == 1:
         return outputs[0]
@@ -75,7 +74,7 @@ def mean(card: Archived, outputs: Sequence[ModelOutput]) -> ModelOutput:
 
 
 def _novelty(card: Archived, outputs: Sequence[ModelOutput]) -> Novelty | None:
-    """How unlike the training images the image is, by the network that warns most of it."""
+    """The novelty of an image by the network that finds it least like its training images."""
     return novelty.worst(
         [
             novelty.assess(network.novelty, output.distances)

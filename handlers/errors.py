@@ -1,8 +1,8 @@
-"""What is not answered, and why."""
+"""Refusals: why a request is not answered."""
 
 
 class RefusalError(Exception):
-    """An HTTP status, its type in one word, and a message with the remedy."""
+    """A refusal: HTTP status, type in one word, and a message with the remedy."""
 
     def __init__(self, status: int, type: str, message: str) -> None:
         """Keep status and type beside the message."""
@@ -12,8 +12,8 @@ class RefusalError(Exception):
 
 
 class ImageError(RefusalError):
-    """These bytes are not answered."""
+    """The image is refused."""
 
 
 class RequestError(RefusalError):
-    """This request is not answered."""
+    """The request is refused for its form, options or encoding."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Atomic writing of files, and their hashes."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path, mode: int | None = None) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` when the block ends.
+    """A temporary path beside `path` to write to; it replaces `path` when the block ends.
 
-    What lies at `path` stays whole until then. If the block fails, nothing is left behind. The
-    folder is created. `mode` is that of the new file, from its first byte on.
+    Until then `path` is unchanged. If the block fails, the temporary file is removed. The folder is
+    created. `mode` is the mode of the new file, set before anything is written.
 
     Raises:
-        OSError: the folder is read-only, the disk is full.
+        OSError: the folder is read-only, or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
@@ -31,7 +31,7 @@ def replacing(path: Path, mode: int | None = None) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, mode: int | None = None) -> None:
-    """Write a whole text file (UTF-8), as `replacing` does."""
+    """Write a text file (UTF-8) atomically; see `replacing`."""
     with replacing(path, mode) as partial:
         partial.write_text(text, encoding="utf-8")
 

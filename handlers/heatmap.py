@@ -1,4 +1,4 @@
-"""Map over image → PNG."""
+"""The overlay: a class activation map drawn over its image, as PNG."""
 
 import base64
 import struct
@@ -9,10 +9,10 @@ import numpy.typing as npt
 from PIL.Image import Image, Resampling, composite, fromarray
 
 SIDE = 384  # pixels: the smallest overlay
-OPACITY = 0.6  # at and above full scale
+OPACITY = 0.6  # at full scale and above
 
-# "inferno" of Nathaniel Smith and Stéfan van der Walt, made for matplotlib (CC0): equal steps of
-# the map look like equal steps, to the colour-blind too. 256 times red, green, blue.
+# "inferno" by Nathaniel Smith and Stéfan van der Walt, made for matplotlib (CC0): equal steps of
+# the map look like equal steps, also to the colour-blind. 256 times red, green, blue.
 INFERNO = base64.b64decode(
     "AAAEAQAFAQEGAQEIAgEKAgIMAgIOAwIQBAMSBAMUBQQXBgQZBwUbCAUdCQYfCgciCwckDAgmDQgpDgkrEAktEQowEgoy"
     "FAs0FQs3Fgs5GAw8GQw+GwxBHAxDHgxFHwxIIQxKIwxMJAxPJgxRKAtTKQtVKwtXLQtZLwpbMQpcMgpeNApfNglhOAli"
@@ -27,7 +27,7 @@ INFERNO = base64.b64decode(
     "9tdG9dlJ9dtM9N1P9N9T9OFW8+Na8+Vd8uZh8uhl8upp8ext8e1x8e918fF58vJ98vSC8/WG8/aK9PiO9fmS9vqW+Pua"
     "+fyd+v2h/P+k"
 )
-# Its darkest part would blacken the image where there is little evidence: start this far up.
+# The first colour that is used: darker ones would blacken the image where there is little evidence.
 FIRST = 90
 
 _RED_GREEN_BLUE = np.frombuffer(INFERNO, np.uint8).reshape(256, 3)
@@ -43,15 +43,15 @@ def overlay(
 
 
 def draw(pixels: npt.NDArray[np.uint8], evidence: npt.NDArray[np.floating], scale: float) -> Image:
-    """The image (S, S) as the network saw it, the evidence (h, w), in logits, over it in colour.
+    """An RGB image of pixels (S, S) with the evidence (h, w), in logits, drawn over it in colour.
 
-    Only evidence for the class is shown; colour and opacity grow with it up to `scale`, which
-    belongs to the network, not to the image: a map that holds little evidence looks like it.
-    Enlarged by a whole factor to at least 384 pixels a side, mode RGB.
+    Only evidence for the class is shown; colour and opacity grow with it up to `scale`. That is a
+    property of the network, not of the image: little evidence gives a faint overlay. The image is
+    enlarged by a whole factor to at least 384 pixels a side.
     """
     side = pixels.shape[0] * -(-SIDE // pixels.shape[0])
     image = fromarray(pixels).resize((side, side), Resampling.BICUBIC)
-    # Evidence against the class is cut off first: the filter would rebound from it.
+    # Evidence against the class is clipped first, since the bicubic filter would overshoot at it.
     levels = np.clip(np.asarray(evidence, dtype=np.float32) / scale, 0, 1) * 255
     level = fromarray(levels).resize((side, side), Resampling.BICUBIC).convert("L")
     colours = level.copy()
@@ -60,12 +60,12 @@ def draw(pixels: npt.NDArray[np.uint8], evidence: npt.NDArray[np.floating], scal
 
 
 def _png(picture: npt.NDArray[np.uint8]) -> bytes:
-    """A picture (H, W, 3) as PNG (ISO/IEC 15948), each row kept as its difference from the last.
+    """An RGB image (H, W, 3) as PNG (ISO/IEC 15948), each row as its difference from the last one.
 
-    Smaller than Pillow's at its fastest level and in a fraction of the time: Pillow tries five
-    filters on every row, and zlib takes four times as long as ISA-L.
+    Smaller than Pillow's at its fastest level, zlib-ng or not, and in a fifth of the time
+    (docs/log.md): Pillow tries five filters on every row.
     """
-    from isal import isal_zlib  # where networks are only trained it may not be installed
+    from isal import isal_zlib  # here, since training does not need it
 
     height, width, _ = picture.shape
     rows = picture.reshape(height, -1)

@@ -1,4 +1,4 @@
-"""The inputs of a request, image and options, read from TorchServe's dict by the HTTP contract."""
+"""The inputs of a request: image and options, from the fields that TorchServe passes."""
 
 import base64
 import json
@@ -20,9 +20,9 @@ _DATA_URL = re.compile(r"data:[^,]*;base64,")
 
 @dataclass(frozen=True)
 class Inputs:
-    """One image's bytes and the options of the request; `map_class` may be `predicted`.
+    """The bytes of the image and the options of a request; `map_class` may be `predicted`.
 
-    `explain` asks for both classes' maps and the erasure test.
+    `explain`: the answer has the maps of both classes and the erasure test.
     """
 
     image: bytes | bytearray
@@ -35,14 +35,15 @@ class Inputs:
 def read(
     fields: Mapping[str, Any], content_type: str, card: Archived, *, explain: bool = False
 ) -> Inputs:
-    """The inputs of one request, as TorchServe passes it to the handler.
+    """The inputs of one request, from its fields by name.
 
-    Query and form give one field each, as bytes, or as text where the part is typed so. A body is
-    the field `body`, already decoded where its type is JSON. The field that has no option's name is
-    the image, or the JSON object that holds it.
+    TorchServe makes a field of each parameter of the query and each part of a form: bytes, or text
+    if that is the part's type. The body is the field `body`, already decoded if its type is JSON.
+    The field whose name is not that of an option is the image, or the JSON object that holds it.
 
     Raises:
-        RequestError: not exactly one image, an unknown option or value, JSON or base64 is broken.
+        RequestError: there is not exactly one image, an option or its value is unknown, or the JSON
+            or base64 is broken.
     """
     options = {name: value for name, value in fields.items() if name in OPTIONS}
     images = {name: value for name, value in fields.items() if name not in OPTIONS}
@@ -80,8 +81,8 @@ def _is_json(value: Any, content_type: str) -> bool:
     if not isinstance(value, bytes | bytearray | str):
         return True  # decoded by TorchServe
     kind = content_type.partition(";")[0].strip().lower()
-    # TorchServe knows `application/json` alone and hands over all else, broken JSON too, as it
-    # came; gRPC has no types. No image begins with a brace or a bracket.
+    # TorchServe decodes `application/json` only and passes everything else unchanged, broken JSON
+    # too; gRPC has no content types. No image begins with a brace or a bracket.
     start = value[:64].lstrip()[:1]
     return kind == _JSON or kind.endswith("+json") or start in (b"{", b"[", "{", "[")
 
@@ -102,7 +103,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _unpack(document: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
-    """Image and options of a JSON body."""
+    """The bytes of the image and the options of a JSON body."""
     unknown = document.keys() - {"image", *OPTIONS}
     if unknown:
         raise RequestError(
@@ -128,7 +129,7 @@ def _unpack(document: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
 
 
 def _choose(options: Mapping[str, Any], card: Archived) -> tuple[str, str, str]:
-    """Values of class, heatmap and operating point: those of the request, else the defaults."""
+    """The class, heatmap and operating point of a request, or their defaults."""
     valid: dict[str, tuple[str, ...]] = {
         "class": (PREDICTED, *card.classes),
         "heatmap": HEATMAPS,

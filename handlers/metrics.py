@@ -1,7 +1,7 @@
 """Metrics for Prometheus: answers, refusals, times, and drift from the training images.
 
-The names are declared in TorchServe's metrics file (deploy/metrics.yaml), which drops all others. A
-server with another file serves all the same, without these metrics.
+The names are declared in deploy/metrics.yaml, TorchServe's metrics file. A server with another file
+works as well, without these metrics.
 """
 
 import logging
@@ -25,16 +25,16 @@ STEPS = {step: f"pneumocam_{step}_seconds" for step in ("decode", "network", "ov
 BATCH = "pneumocam_batch_size"
 DRIFT = {name: f"pneumocam_{name}_drift" for name in ("probability", "brightness")}
 
-RECENT = 500  # answers that drift is measured on
-ENOUGH = 50
-LEAST = 1e-3  # share of a bin, so that an empty one counts as little, not as nothing
+WINDOW = 500  # latest answers that drift is measured on
+MIN_WINDOW = 50
+MIN_SHARE = 1e-3  # of a bin, since the logarithm of an empty one is infinite
 
 
 class Metrics:
-    """Counts requests by TorchServe's metrics; measures drift by the reference on the card."""
+    """Counts requests with TorchServe's metrics; measures drift from the reference on the card."""
 
     def __init__(self, card: Archived) -> None:
-        """Of one archive."""
+        """Start without answers; `card` is the archive's."""
         self._labels = [card.network, card.version]
         self._classes = card.classes
         self._reference = {
@@ -42,10 +42,10 @@ class Metrics:
             for name in DRIFT
             if (histogram := getattr(card.reference, name, None)) is not None
         }
-        self._recent: dict[str, deque[float]] = {name: deque(maxlen=RECENT) for name in DRIFT}
+        self._recent: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in DRIFT}
 
     def count(self, outcomes: Sequence[Outcome], metrics: Any) -> None:
-        """Count a batch; `metrics` is the context's."""
+        """Count the requests of a batch; `metrics` are those of TorchServe's context."""
         if metrics is None:
             return
         try:
@@ -80,7 +80,7 @@ class Metrics:
     def _report_drift(self, metrics: Any) -> None:
         for name, reference in self._reference.items():
             values = self._recent[name]
-            if len(values) >= ENOUGH:
+            if len(values) >= MIN_WINDOW:
                 drift = stability(np.array(values), reference)
                 _metric(metrics, DRIFT[name], MetricTypes.GAUGE).add_or_update(drift, self._labels)
 
@@ -90,11 +90,11 @@ def _metric(metrics: Any, name: str, kind: MetricTypes) -> Any:
 
 
 def stability(values: npt.ArrayLike, reference: Histogram) -> float:
-    """Population stability index of values (N,) against a reference.
+    """The population stability index of values (N,) against a reference.
 
-    Σ (p − q) ln(p / q) over the bins. By custom, below 0.1 is no drift and above 0.25 is much.
+    Σ (p − q) ln(p / q) over the bins. By convention, below 0.1 there is no drift, above 0.25 much.
     """
     bins = np.searchsorted(reference.edges, values, side="right")
     shares = np.bincount(bins, minlength=len(reference.shares)) / np.size(values)
-    p, q = np.maximum(shares, LEAST), np.maximum(reference.shares, LEAST)
+    p, q = np.maximum(shares, MIN_SHARE), np.maximum(reference.shares, MIN_SHARE)
     return float(((p - q) * np.log(p / q)).sum())

@@ -1,4 +1,4 @@
-"""Is an image unlike the training images? The rule on a network's distances, by its card."""
+"""Novelty: how far an image is from the training images, by a network's distances."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,18 +11,14 @@ from handlers.card_fields import NoveltyRule
 
 @dataclass(frozen=True)
 class Novelty:
-    """How far an image lies from the training images.
+    """How far an image is from the training images."""
 
-    `score` is its distance over the card's threshold; `resembles`, the alteration of an X-ray that
-    it looks like: turned, or inverted.
-    """
-
-    score: float
-    resembles: str | None
+    score: float  # distance divided by the card's threshold
+    resembles: str | None  # the alteration that it looks like, such as "inverted"
 
     @property
     def unlike(self) -> bool:
-        """Whether the answer should not be trusted."""
+        """Whether the image is too unlike the training images for its answer to be trusted."""
         return self.score > 1 or self.resembles is not None
 
     def warning(self) -> str:
@@ -36,11 +32,11 @@ class Novelty:
 
 
 def assess(rule: NoveltyRule, distances: Distances) -> Novelty:
-    """One network's novelty of an image, by the rule on its card.
+    """The novelty of an image for one network, by the rule on its card.
 
-    `distances` (1 + K,) are those from the training images as they are, then from the same under
-    each of the rule's K alterations. An image resembles an alteration that it is nearer to, by more
-    than a margin, and near enough.
+    `distances` (1 + K,) are to the training images, then to the training images under each of the
+    rule's K alterations. An image resembles an alteration if that distance is within the threshold
+    and, with the margin added, below the first one.
     """
     distance, *altered = (float(value) for value in distances)
     nearest = int(np.argmin(np.add(altered, rule.margins)))
@@ -54,5 +50,5 @@ def assess(rule: NoveltyRule, distances: Distances) -> Novelty:
 
 
 def worst(assessments: Sequence[Novelty]) -> Novelty | None:
-    """Of several networks' assessments the one that warns most; None of none."""
+    """The assessment with the strongest warning of several networks' ones; None without any."""
     return max(assessments, key=lambda novelty: (novelty.unlike, novelty.score), default=None)

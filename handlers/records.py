@@ -27,9 +27,9 @@ class Record:
 
 
 def decode(kind: type[R], document: object, path: str = "") -> R:
-    """The record that a JSON object, as `json.loads` returns it, describes.
+    """The record of a JSON object, as `json.loads` returns it.
 
-    A field without a default has to be there, unless it can be null. Numbers have to be finite.
+    A field without a default is required, unless it can be null. Numbers must be finite.
 
     Raises:
         RecordError: the path of the field, such as `operating_points.balanced.threshold`, and what
@@ -62,7 +62,7 @@ def encode(record: Record) -> dict[str, Any]:
 
 
 def extend(kind: type[R], record: Record, **changes: Any) -> R:
-    """A record of another type with the fields of `record`, and with `changes` over them."""
+    """A record of another type with the fields of `record`, changed by `changes`."""
     values = {spec.name: getattr(record, spec.name) for spec in fields(record)}
     return kind(**(values | changes))
 
@@ -79,7 +79,7 @@ def _encode(value: Any) -> Any:
 
 @cache
 def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
-    """The types of a record's fields by name, without `extra`; and which have no default."""
+    """The types of a record's fields by name, without `extra`; the names without a default."""
     hints = {name: hint for name, hint in get_type_hints(kind).items() if name != EXTRA}
     required = (
         spec.name
@@ -93,8 +93,8 @@ def _join(path: str, name: object) -> str:
     return f"{path}.{name}" if path else str(name)
 
 
-def _needed(what: str, path: str) -> RecordError:
-    return RecordError(f"{path or 'the document'}: {what} is needed")
+def _needed(value: str, path: str) -> RecordError:
+    return RecordError(f"{path or 'the document'}: {value} is needed")
 
 
 _SCALARS: dict[type, tuple[str, tuple[type, ...]]] = {
@@ -106,7 +106,7 @@ _SCALARS: dict[type, tuple[str, tuple[type, ...]]] = {
 
 
 def _decode(hint: Any, value: object, path: str) -> Any:
-    """A JSON value as the type of a field says; whole numbers pass as numbers."""
+    """A JSON value as the type of its field; a whole number is accepted for a float."""
     if hint is Any:
         return value
     if isinstance(hint, type) and issubclass(hint, Record):
@@ -132,17 +132,17 @@ def _is_optional(hint: Any) -> bool:
 
 
 def _scalar(hint: type, value: object, path: str) -> Any:
-    what, accepted = _SCALARS[hint]
-    # In Python true is an int, in JSON it is none.
+    description, accepted = _SCALARS[hint]
+    # True is an int in Python, but not a number in JSON.
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-        raise _needed(what, path)
+        raise _needed(description, path)
     if isinstance(value, float) and not math.isfinite(value):
         raise _needed("a finite number", path)
     return value
 
 
 def _optional(arguments: tuple[Any, ...], value: object, path: str) -> Any:
-    """`X | None` alone: other unions would leave open what is wrong."""
+    """A value of type `X | None`, the only union: an error can then name the needed type."""
     if value is None:
         return None
     (hint,) = (argument for argument in arguments if argument is not type(None))

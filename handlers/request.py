@@ -1,6 +1,6 @@
 """The stages of a request: received, decoded, then answered, refused or described.
 
-No pixel and nothing of a patient is among what is logged.
+The log has neither pixels nor data of a patient.
 """
 
 import json
@@ -41,7 +41,7 @@ class DecodedRequest:
     seconds: Seconds
 
     def after(self, step: str, seconds: float) -> "DecodedRequest":
-        """The same request after a step that took so many seconds."""
+        """The same request with the time of one more step."""
         return replace(self, seconds={**self.seconds, step: seconds})
 
 
@@ -58,7 +58,7 @@ class AnsweredRequest:
 
 @dataclass(frozen=True)
 class RefusedRequest:
-    """A request that is not answered; `error` is the type of the error."""
+    """A request that is refused; `error` is the type of the error."""
 
     received: ReceivedRequest
     error: str
@@ -68,7 +68,7 @@ class RefusedRequest:
 
 @dataclass(frozen=True)
 class DescribedRequest:
-    """TorchServe's own request for the card, with the card."""
+    """TorchServe's own request for the card; the reply is the card."""
 
     received: ReceivedRequest
     reply: Reply
@@ -83,9 +83,10 @@ def attempt(
     step: Callable[[], T],
     on_error: Callable[[BaseException], None],
 ) -> T | RefusedRequest:
-    """The result of a step, or the refusal that its error means, for this request alone.
+    """The result of a step or, if it raises, the refusal of this request.
 
-    `seconds` are those of the steps before. `on_error` hears of errors that are not refusals.
+    `seconds` are the times of earlier steps. `on_error` is called with an error that is not a
+    refusal.
     """
     try:
         return step()
@@ -94,7 +95,7 @@ def attempt(
         return RefusedRequest(received, error.type, reply, seconds)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a decoder written in Rust panics with one
+    except BaseException as error:  # a panic of a decoder written in Rust is not an Exception
         on_error(error)
         reply = response.refusal(
             500, INTERNAL_ERROR, "The server failed on this request: its log says why."
@@ -103,7 +104,7 @@ def attempt(
 
 
 def log_line(outcome: Outcome, card: Archived, batch_size: int) -> str:
-    """One line of the log, in JSON; times in milliseconds."""
+    """The log line of a request, in JSON; times in milliseconds."""
     record: dict[str, Any] = {
         "request_id": outcome.received.id,
         "model": card.network,

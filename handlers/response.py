@@ -1,4 +1,4 @@
-"""The HTTP contract: from the networks' outputs to the answer, and to JSON."""
+"""The HTTP contract: from the networks' outputs to the answer, and its JSON."""
 
 import base64
 import json
@@ -17,30 +17,26 @@ from handlers.engine import ModelOutput
 from handlers.ensemble import Combined
 from handlers.inputs import PREDICTED, Inputs
 
-COARSE = 4  # cells a side below which a map locates nothing
+COARSE = 4  # cells: a map with fewer per side can't locate anything
 
 JSON, PNG = "application/json", "image/png"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one request: the decision at every operating point, and the shown class.
-
-    `decision` is that of the request's operating point; `shown`, the index of the class whose map
-    is shown.
-    """
+    """The answer to one request."""
 
     inputs: Inputs
     combined: Combined
-    decisions: Mapping[str, Decision]
-    decision: Decision
-    shown: int
+    decisions: Mapping[str, Decision]  # by operating point
+    decision: Decision  # at the request's operating point
+    shown: int  # index of the class whose map is shown
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back to the client."""
+    """An HTTP response."""
 
     status: int
     body: bytes
@@ -48,7 +44,7 @@ class Reply:
 
 
 def prefers_png(accept: str) -> bool:
-    """Whether an Accept header weighs image/png above JSON, which wins a tie.
+    """Whether an Accept header prefers image/png to JSON; a tie goes to JSON.
 
     RFC 9110, section 12.5.1: of the ranges that match, the most specific gives the weight.
     """
@@ -68,7 +64,7 @@ def _weight(parameters: list[str]) -> float:
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":
-            # A weight that can't be read asks for nothing.
+            # A malformed weight counts as 0.
             return float(value) if re.fullmatch(r"0(\.\d{0,3})?|1(\.0{0,3})?", value) else 0.0
     return 1.0
 
@@ -79,9 +75,7 @@ def answer(
     outputs: Sequence[ModelOutput],
     image_warnings: Sequence[str] = (),
 ) -> Answer:
-    """The answer to a request, of the outputs of the archive's networks on its image.
-
-    Decisions fall on the numbers as printed, so that a reader comes to the same.
+    """The answer to a request, from the outputs of the archive's networks on its image.
 
     Raises:
         ValueError: a logit is NaN or infinite.
@@ -115,9 +109,9 @@ def document(
     overlay: bytes | None = None,
     erasure: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The contract's JSON object of an answer.
+    """The JSON object of an answer, as docs/api.md describes it.
 
-    `overlay` is a PNG; `erasure`, of the function of that name, belongs to /explanations.
+    `overlay` is a PNG; `erasure` is the result of the function of that name, for /explanations.
     """
     combined, inputs = answer.combined, answer.inputs
     logits, maps, _ = combined.output
@@ -166,10 +160,10 @@ def document(
 def erasure(
     card: Archived, answer: Answer, outputs: Sequence[Sequence[ModelOutput]], share: float
 ) -> dict[str, Any]:
-    """How the shown class's probability falls when a share of the image is erased.
+    """The JSON object of the erasure test: how far the shown class's probability falls.
 
-    `outputs` are the networks' on the image without its strongest region, then on those without a
-    random one.
+    `outputs` are those of the networks on the image without its strongest evidence, then on the
+    images without a random region of the same size, a `share` of the image.
     """
     before, strongest, *random = (
         class_probabilities(positive)[answer.shown]
@@ -222,9 +216,9 @@ def _heatmap(card: Archived | GraphCard, index: int, maps: Maps) -> dict[str, An
 
 
 def _explained(card: Archived, index: int, logits: Logits, maps: Maps) -> dict[str, Any]:
-    """The map of a class, and by how much map and bias miss its logit."""
-    missed = maps[index].mean(dtype=np.float64) + card.bias[index] - logits[index]
-    return {**_heatmap(card, index, maps), "completeness": float(missed)}
+    """The map of a class, and the difference between mean(map) + bias and the logit."""
+    difference = maps[index].mean(dtype=np.float64) + card.bias[index] - logits[index]
+    return {**_heatmap(card, index, maps), "completeness": float(difference)}
 
 
 def _network(

@@ -3,13 +3,14 @@ from pathlib import Path
 import pytest
 
 from tests.small import SMALL, SMALL_FROZEN, write_images, write_masks
-from train import data, networks
-from train.data import Dataset
+from train.data import dataset as datasets
+from train.data.dataset import Dataset
+from train.model import networks
 
 
 @pytest.fixture
 def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`small` and `small-frozen` are networks like the others."""
+    """Register the architectures `small` and `small-frozen`."""
     monkeypatch.setitem(networks.NETWORKS, "small", SMALL)
     monkeypatch.setitem(networks.NETWORKS, "small-frozen", SMALL_FROZEN)
 
@@ -22,11 +23,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def dataset(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The same as a data set of 32 pixels a side."""
-    return data.load(images, 32, cache=tmp_path_factory.mktemp("cache"))
+    """These images as a data set of 32 pixels a side."""
+    return datasets.load(images, 32, cache=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
 def mask_folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Masks of half of the normal and three quarters of the pneumonia images of train."""
+    """Lung masks of half the NORMAL and three quarters of the PNEUMONIA training images."""
     return write_masks(images, tmp_path_factory.mktemp("masks"))

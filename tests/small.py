@@ -1,4 +1,4 @@
-"""A network and a data set small enough for a test: a step takes a millisecond."""
+"""A network and a data set small enough for tests: a step takes a millisecond."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, WeightsEnum
 from torchvision.ops import FrozenBatchNorm2d
 
-from train.networks import Architecture, Classifier
-from train.recipes import Phase, Recipe
+from train.fitting.recipes import Phase, Recipe
+from train.model.networks import Architecture, Classifier
 
 RECIPE = Recipe(phases=(Phase(16, 2), Phase(32, 2)), batch=8, warm_up=0.2, learning_rate=3e-3)
 
 
 def small_trunk(norm: type[nn.Module] = nn.BatchNorm2d) -> nn.Module:
-    """Maps of S/4 in 6 channels, negative values too."""
+    """A trunk with 6 feature maps of S/4 rows and columns, before the activation."""
     return nn.Sequential(
         OrderedDict(
             conv0=nn.Conv2d(1, 4, 3, stride=2, padding=1),
@@ -52,7 +52,7 @@ def small_network(seed: int = 0) -> Classifier:
 
 
 def write_images(root: Path, train: int = 40, test: int = 10, size: int = 40) -> Path:
-    """Noise, brighter in the middle for PNEUMONIA, in Kaggle's layout under neutral names."""
+    """Write noise images, bright in the centre for PNEUMONIA, in Kaggle's layout; gives `root`."""
     random = np.random.default_rng(0)
     for folder, count in (("train", train), ("test", test)):
         for name in ("NORMAL", "PNEUMONIA"):
@@ -67,9 +67,9 @@ def write_images(root: Path, train: int = 40, test: int = 10, size: int = 40) ->
 
 
 def write_masks(images: Path, root: Path) -> Path:
-    """Masks of half of the normal and three quarters of the pneumonia images of train.
+    """Write lung masks of half the NORMAL and three quarters of the PNEUMONIA training images.
 
-    What is lung is where these images are bright.
+    The bright centre is lung. Returns `root`.
     """
     mask = np.zeros((40, 40), np.uint8)
     mask[10:30, 10:30] = 255
@@ -82,7 +82,7 @@ def write_masks(images: Path, root: Path) -> Path:
 
 
 def square_mask(size: int = 32, low: int = 8, high: int = 24) -> Tensor:
-    """A mask (1, S, S), 0 or 1: lung from `low` to `high`, in both directions."""
+    """A mask (1, S, S), 0 or 1: lung in rows and columns `low` to `high`."""
     mask = torch.zeros(1, size, size)
     mask[:, low:high, low:high] = 1
     return mask

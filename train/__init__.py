@@ -1,3 +1,3 @@
-"""How a network comes to be and is judged: ``python -m train VERB --help``."""
+"""Training, evaluation and packaging of networks: ``python -m train VERB --help``."""
 
 __version__ = "0.1.0"

@@ -1,8 +1,9 @@
-"""`python -m train tune`: search the recipe's numbers with Optuna, on `block-select` alone.
+"""Hyperparameter search with Optuna, `python -m train tune`, on `block-select`.
 
-As it is and under the stress set: by the former alone the weakest augmentation wins (docs/log.md).
-The study lies in SQLite, so a search goes on where it was. What wins becomes the default only if it
-wins again with seeds that chose nothing: `--confirm`.
+A trial's objective is the mean of two log-losses: on unchanged images and on the robustness set.
+With the first alone, the weakest augmentation wins (docs/log.md). The study is stored in SQLite, so
+an interrupted search resumes. The best trial becomes the default only if it wins again with seeds
+that were not used in the search: `--confirm`.
 """
 
 import logging
@@ -15,14 +16,16 @@ import optuna
 import torch
 from optuna.trial import Trial, TrialState
 
-from train import judge, sections, split, stress
-from train.augment import Strength
-from train.data import Dataset
-from train.fit import fit
-from train.lung_masks import LungMasks
-from train.networks import build
-from train.options import device
-from train.recipes import Phase, Recipe, legs
+from train.data import splits
+from train.data.dataset import Dataset
+from train.data.lung_masks import LungMasks
+from train.evaluation import calibrated_model, robustness
+from train.fitting.augment import Strength
+from train.fitting.loop import fit
+from train.fitting.options import device
+from train.fitting.recipes import Phase, Recipe, legs
+from train.model.networks import build
+from train.report import report_sections
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +35,13 @@ EPOCHS = 4
 TRIALS = 12
 NEW_SEEDS = (101, 102)
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-AS_IT_IS, STRESSED = "as it is", "stressed"  # log-loss on `block-select`, calibrated
+# Log-losses on `block-select`, after calibration; the names are keys of stored studies.
+UNCHANGED, CORRUPTED = "as it is", "stressed"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is tuned, and on what."""
+    """The network to tune, and its training data."""
 
     network: str
     dataset: Dataset
@@ -47,19 +51,19 @@ class Task:
 
     @property
     def recipe(self) -> Recipe:
-        """The quick recipe, as short as a trial is."""
+        """The quick recipe, shortened to a trial's epochs."""
         phases = (Phase(self.dataset.pixels.shape[-1], self.epochs),)
         return replace(legs("quick", self.network)[0], phases=phases, samples=None)
 
 
 def tune(task: Task, trials: int, folder: Path = FOLDER) -> optuna.Study:
-    """Go on with the search until so many trials are finished; the study."""
+    """Continue the search until `trials` are finished in all; returns the study."""
     study = _study(task, folder)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):  # interrupted
         study.tell(trial.number, state=TrialState.FAIL)
     left = trials - len(study.get_trials(states=FINISHED))
     if left > 0:
-        log.info("%d trials to go; interrupt them, and the same command goes on", left)
+        log.info("%d trials to go; after an interruption the same command continues", left)
         study.optimize(lambda trial: _objective(task, trial), n_trials=left)
     log.info("%s", table(study))
     return study
@@ -83,7 +87,7 @@ def _study(task: Task, folder: Path) -> optuna.Study:
 
 
 def _objective(task: Task, trial: Trial) -> float:
-    found = {
+    parameters = {
         "learning_rate": trial.suggest_float("learning_rate", 3e-4, 4e-3, log=True),
         "weight_decay": trial.suggest_float("weight_decay", 0.005, 0.3, log=True),
         "dropout": trial.suggest_float("dropout", 0.0, 0.5),
@@ -91,25 +95,25 @@ def _objective(task: Task, trial: Trial) -> float:
         "strength": trial.suggest_float("strength", 0.4, 1.6),
     }
 
-    def told(number: int, loss: float) -> None:
+    def report(number: int, loss: float) -> None:
         log.info("trial %d, epoch %d: block-select loss %.4f", trial.number, number, loss)
         trial.report(loss, number)
         if trial.should_prune():
             log.info("trial %d is pruned", trial.number)
             raise optuna.TrialPruned
 
-    losses = _losses(task, changed(task.recipe, found), task.seed, told)
+    losses = _losses(task, changed(task.recipe, parameters), task.seed, report)
     for name, loss in losses.items():
         trial.set_user_attr(name, loss)
     return sum(losses.values()) / len(losses)
 
 
 def _losses(
-    task: Task, recipe: Recipe, seed: int, told: Callable[[int, float], None] | None = None
+    task: Task, recipe: Recipe, seed: int, report: Callable[[int, float], None] | None = None
 ) -> dict[str, float]:
-    """Train; log-loss on `block-select` as it is, and in the mean over the stress set.
+    """Train a network; its log-losses on `block-select`, unchanged and mean over corruptions.
 
-    `told` hears of the former after each epoch, counted from 1.
+    `report` is called after each epoch with its number, from 1, and the loss on `block-select`.
     """
     torch.manual_seed(seed)
     network = build(task.network, dilated=recipe.dilated, dropout=recipe.dropout)
@@ -117,69 +121,72 @@ def _losses(
         network, task.network, task.dataset, recipe,
         pretrained=False, seed=seed, device=device(), masks=task.masks,
     ):  # fmt: skip
-        if told is not None:
-            told(epoch.number, epoch.select_loss)
-    network, model = judge.calibrate_fitted(
-        network, task.network, task.dataset, [split.SELECT], device()
+        if report is not None:
+            report(epoch.number, epoch.select_loss)
+    network, model = calibrated_model.calibrate_fitted(
+        network, task.network, task.dataset, [splits.SELECT], device()
     )
-    results = stress.measure(network, model, task.dataset)
-    return {AS_IT_IS: results[stress.AS_IT_IS].log_loss, STRESSED: stress.mean(results).log_loss}
+    results = robustness.measure(network, model, task.dataset)
+    return {
+        UNCHANGED: results[robustness.UNCHANGED].log_loss,
+        CORRUPTED: robustness.mean(results).log_loss,
+    }
 
 
-def changed(recipe: Recipe, found: Mapping[str, float]) -> Recipe:
-    """A recipe with numbers that a trial found; `strength` is a factor on every augmentation."""
-    found = dict(found)
-    factor = found.pop("strength")
-    return replace(recipe, strength=stronger(recipe.strength, factor), **found)  # type: ignore[arg-type]
+def changed(recipe: Recipe, parameters: Mapping[str, float]) -> Recipe:
+    """The recipe with a trial's parameters; `strength` is a factor on every augmentation."""
+    numbers = dict(parameters)
+    factor = numbers.pop("strength")
+    return replace(recipe, strength=stronger(recipe.strength, factor), **numbers)  # type: ignore[arg-type]
 
 
 def stronger(strength: Strength, factor: float) -> Strength:
-    """Augmentation stronger by a factor: shares up to 1, ranges wider about what changes nothing.
+    """Augmentation stronger by a factor: larger shares, up to 1, and wider ranges.
 
-    A mirror image is as strong as it is, so the share of flips stays.
+    Ranges are widened about the value that leaves an image unchanged. The share of flips stays,
+    because a flip has no strength.
     """
-    nothing = {"crop": 1.0, "contrast": 1.0, "gamma": 1.0, "jpeg_quality": 100.0, "rescale": 1.0}
-    values: dict[str, Any] = {}
+    neutral = {"crop": 1.0, "contrast": 1.0, "gamma": 1.0, "jpeg_quality": 100.0, "rescale": 1.0}
+    scaled: dict[str, Any] = {}
     for field in fields(strength):
         value = getattr(strength, field.name)
         if field.name == "flip":
-            values[field.name] = value
+            scaled[field.name] = value
         elif isinstance(value, tuple):
-            middle = nothing.get(field.name, 0.0)
-            values[field.name] = tuple(middle + factor * (end - middle) for end in value)
+            middle = neutral.get(field.name, 0.0)
+            scaled[field.name] = tuple(middle + factor * (end - middle) for end in value)
         else:
-            values[field.name] = (
-                min(1.0, factor * value) if "share" in field.name else factor * value
-            )
-    low, high = values["jpeg_quality"]
-    return Strength(**{**values, "jpeg_quality": (max(5.0, low), max(5.0, high))})
+            product = factor * value
+            scaled[field.name] = min(1.0, product) if "share" in field.name else product
+    low, high = scaled["jpeg_quality"]
+    return Strength(**{**scaled, "jpeg_quality": (max(5.0, low), max(5.0, high))})
 
 
 def table(study: optuna.Study) -> str:
-    """The finished trials, best first."""
-    done = study.get_trials(states=FINISHED)
-    done.sort(key=lambda trial: (trial.state != TrialState.COMPLETE, trial.value or 0.0))
-    names = list(done[0].params) if done else []
+    """The finished trials as a Markdown table, best first."""
+    trials = study.get_trials(states=FINISHED)
+    trials.sort(key=lambda trial: (trial.state != TrialState.COMPLETE, trial.value or 0.0))
+    names = list(trials[0].params) if trials else []
     rows = [
         [
             str(trial.number),
-            *[_said(trial.user_attrs.get(name)) for name in (AS_IT_IS, STRESSED)],
+            *[_loss_cell(trial.user_attrs.get(name)) for name in (UNCHANGED, CORRUPTED)],
             *[f"{trial.params[name]:.4g}" for name in names],
         ]
-        for trial in done
+        for trial in trials
     ]
-    return sections.table(["trial", f"log-loss {AS_IT_IS}", STRESSED, *names], rows)
+    return report_sections.table(["trial", f"log-loss {UNCHANGED}", CORRUPTED, *names], rows)
 
 
-def _said(loss: float | None) -> str:
+def _loss_cell(loss: float | None) -> str:
     return "pruned" if loss is None else f"{loss:.4f}"
 
 
 def confirm(task: Task, study: optuna.Study) -> bool:
-    """Train the default and the best with two new seeds; whether the best wins with both, on the
-    images as they are and on those of the stress set.
+    """Train the default recipe and the best trial's with two new seeds; whether the latter wins.
 
-    Finished trainings are kept in the study, so an interrupted comparison goes on.
+    It wins if both its log-losses are lower with both seeds. Finished trainings are stored in the
+    study, so an interrupted comparison resumes.
     """
     wins = []
     for seed in NEW_SEEDS:
@@ -197,7 +204,7 @@ def confirm(task: Task, study: optuna.Study) -> bool:
         wins.append(all(best[name] < default[name] for name in default))
     log.info(
         "the best trial %s: %s",
-        "wins again with both seeds" if all(wins) else "does not win with both seeds",
-        study.best_params if all(wins) else "the default stays",
+        "wins with both seeds" if all(wins) else "does not win with both seeds",
+        study.best_params if all(wins) else "keep the default",
     )
     return all(wins)

@@ -18,7 +18,7 @@ from captum.attr import visualization as viz
 from ts.torch_handler.base_handler import BaseHandler
 
 from benchmarks.peers import picture
-from train import checkpoint
+from train.model import checkpoint
 
 DPI = 100
 

@@ -18,7 +18,7 @@ from pytorch_grad_cam.utils.image import show_cam_on_image
 from torch import nn
 
 from benchmarks.peers import picture
-from train import checkpoint
+from train.model import checkpoint
 
 
 class OfChannels(nn.Module):

@@ -12,7 +12,7 @@ import litserve
 import torch
 
 from benchmarks.peers import picture
-from train import checkpoint
+from train.model import checkpoint
 
 MAX_BATCH_SIZE, BATCH_TIMEOUT = 8, 0.01  # images, seconds
 

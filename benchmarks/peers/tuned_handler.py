@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers import picture
-from train import checkpoint
+from train.model import checkpoint
 
 
 class TunedHandler:

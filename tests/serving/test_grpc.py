@@ -27,8 +27,8 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, An
     with zipfile.ZipFile(Path(ts.__file__).parent / "frontend/model-server.jar") as jar:
         for name in ("inference.proto", "google/rpc/status.proto"):
             jar.extract(name, folder)
-    well_known = str(Path(protoc.__file__).parent / "_proto")
-    words = ["", f"-I{folder}", f"-I{well_known}", f"--python_out={folder}"]
+    bundled = str(Path(protoc.__file__).parent / "_proto")
+    words = ["", f"-I{folder}", f"-I{bundled}", f"--python_out={folder}"]
     protos = [str(folder / name) for name in ("inference.proto", "google/rpc/status.proto")]
     assert protoc.main([*words, f"--grpc_python_out={folder}", *protos]) == 0
     sys.path.insert(0, str(folder))
@@ -44,25 +44,25 @@ def ask(served: Served, messages: tuple[Any, Any]) -> Iterator[Ask]:
     with grpc.insecure_channel(address) as channel:
         stub = stubs.InferenceAPIsServiceStub(channel)
 
-        def one(network: str = "resnet50", **inputs: bytes) -> dict[str, Any]:
+        def each(network: str = "resnet50", **inputs: bytes) -> dict[str, Any]:
             question = kinds.PredictionsRequest(model_name=network, input=inputs)
             return dict(json.loads(stub.Predictions(question, timeout=30).prediction))
 
-        yield one
+        yield each
 
 
 def test_grpc_answers_the_same_json(served: Served, ask: Ask) -> None:
-    said = ask(image=picture(200), heatmap=b"map", operating_point=b"rule_in")
-    assert said["probability"]["PNEUMONIA"] == pytest.approx(probability(200), rel=1e-5)
+    reply = ask(image=picture(200), heatmap=b"map", operating_point=b"rule_in")
+    assert reply["probability"]["PNEUMONIA"] == pytest.approx(probability(200), rel=1e-5)
     headers = {"Content-Type": "application/octet-stream"}
     query = {"heatmap": "map", "operating_point": "rule_in"}
     address = api.Address(served.place.inference)
     by_http = api.call(
         "POST", address, "/resnet50/predict", headers, params=query, data=picture(200)
     ).json()
-    for answer in (said, by_http):
+    for answer in (reply, by_http):
         del answer["request_id"]
-    assert said == by_http
+    assert reply == by_http
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_grpc_answers_the_same_json(served: Served, ask: Ask) -> None:
         ({"image": picture(9), "heatmap": b"nonsense"}, 400, "UnknownValue"),
     ],
 )
-def test_an_error_is_an_ok_reply_whose_json_has_the_code(
+def test_an_error_is_an_ok_reply_with_the_code_in_json(
     ask: Ask, inputs: dict[str, bytes], code: int, kind: str
 ) -> None:
-    said = ask(**inputs)
-    assert (said["code"], said["type"]) == (code, kind)
+    reply = ask(**inputs)
+    assert (reply["code"], reply["type"]) == (code, kind)
 
 
-def test_a_network_that_is_not_there(ask: Ask) -> None:
+def test_a_missing_network(ask: Ask) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         ask("resnet51", image=picture(9))
     assert "Model not found: resnet51" in refused.value.details()

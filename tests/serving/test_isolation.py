@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client import api
+from tests.handlers.test_dicom import file, radiograph
 from tests.serving.conftest import Place, client, new_place, write_archive
-from tests.test_dicom import file, radiograph
 
 CLIENTS = 24
 BATCH = 8
@@ -49,7 +49,7 @@ IMAGES = [
 
 
 @dataclass(frozen=True)
-class Asked:
+class SentRequest:
     """One request, as `requests` takes it."""
 
     road: str
@@ -64,7 +64,7 @@ class Answer:
 
     status: int
     kind: str
-    said: Any
+    reply: Any
 
     @property
     def bad(self) -> bool:
@@ -99,7 +99,7 @@ ODD = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60)
 
 
 @st.composite
-def requests_(draw: st.DrawFn) -> Asked:
+def requests_(draw: st.DrawFn) -> SentRequest:
     """Raw bytes, a form or JSON; a prediction or an explanation; options of both kinds."""
     body = draw(bodies())
     options = draw(OPTIONS)
@@ -107,24 +107,24 @@ def requests_(draw: st.DrawFn) -> Asked:
     headers = {name: value for name, value in headers.items() if value}
     match draw(st.sampled_from(["raw", "raw", "query", "form", "json", "broken json", "explain"])):
         case "query":
-            return Asked("m/2.0/predict", body, {**headers, **RAW}, options)
+            return SentRequest("m/2.0/predict", body, {**headers, **RAW}, options)
         case "form":
             prepared = requests.Request(
                 "POST", "http://x/", files={"image": ("x", body)}, data=options
             ).prepare()
             kind = {"Content-Type": prepared.headers["Content-Type"]}
             assert isinstance(prepared.body, bytes)
-            return Asked("predictions/m/2.0", prepared.body, {**headers, **kind})
+            return SentRequest("predictions/m/2.0", prepared.body, {**headers, **kind})
         case "json":
-            said = {"image": base64.b64encode(body).decode(), **options}
-            return Asked("predictions/m/2.0", json.dumps(said).encode(), {**headers, **JSON})
+            reply = {"image": base64.b64encode(body).decode(), **options}
+            return SentRequest("predictions/m/2.0", json.dumps(reply).encode(), {**headers, **JSON})
         case "broken json":
             text = draw(st.text(max_size=60)).encode()
-            return Asked("predictions/m/2.0", text, {**headers, **JSON})
+            return SentRequest("predictions/m/2.0", text, {**headers, **JSON})
         case "explain":
-            return Asked("explanations/m/2.0", body, {**headers, **RAW})
+            return SentRequest("explanations/m/2.0", body, {**headers, **RAW})
         case _:
-            return Asked("predictions/m/2.0", body, {**headers, **RAW})
+            return SentRequest("predictions/m/2.0", body, {**headers, **RAW})
 
 
 RAW = {"Content-Type": "application/octet-stream"}
@@ -146,25 +146,23 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     assert client("stop", place).returncode == 0
 
 
-def ask(session: requests.Session, place: Place, asked: Asked) -> Answer:
-    url = f"{place.inference}/{asked.road}"
-    found = session.post(
-        url, data=asked.body, headers=asked.headers, params=asked.query, timeout=60
-    )
-    kind = found.headers.get("Content-Type", "")
-    said: Any = found.content
+def ask(session: requests.Session, place: Place, sent: SentRequest) -> Answer:
+    url = f"{place.inference}/{sent.road}"
+    result = session.post(url, data=sent.body, headers=sent.headers, params=sent.query, timeout=60)
+    kind = result.headers.get("Content-Type", "")
+    reply: Any = result.content
     if kind.startswith("application/json"):
-        said = found.json()
-        said.pop("request_id", None)
-    return Answer(found.status_code, kind, said)
+        reply = result.json()
+        reply.pop("request_id", None)
+    return Answer(result.status_code, kind, reply)
 
 
-def check_same(together: Answer, alone: Answer, asked: Asked) -> None:
+def check_same(together: Answer, alone: Answer, sent: SentRequest) -> None:
     """The same label and, to 1e-5, probability; the same refusal; of pictures the same bytes."""
-    assert together.status == alone.status, (asked, together.said, alone.said)
-    assert together.status < 500, (asked, together.said)
+    assert together.status == alone.status, (sent, together.said, alone.said)
+    assert together.status < 500, (sent, together.said)
     if together.bad or not isinstance(together.said, dict):
-        assert together.said == alone.said, asked
+        assert together.said == alone.said, sent
         return
     assert together.said["label"] == alone.said["label"]
     for name, value in alone.said["probability"].items():
@@ -188,7 +186,9 @@ def batch_sizes(place: Place) -> float:
 
 
 @pytest.mark.minutes
-def test_each_gets_what_it_gets_alone(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_requests_in_a_batch_are_answered_as_if_alone(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
     (entry,) = api.call("GET", place.management_at, "/models/m/2.0").json()
     assert entry["batchSize"] == BATCH
     worker = psutil.Process(entry["workers"][0]["pid"])
@@ -207,15 +207,15 @@ def test_each_gets_what_it_gets_alone(place: Place, capsys: pytest.CaptureFixtur
         suppress_health_check=list(HealthCheck),
     )
     @given(st.lists(requests_(), min_size=TOGETHER, max_size=TOGETHER))
-    def run(every: list[Asked]) -> None:
+    def run(every: list[SentRequest]) -> None:
         with ThreadPoolExecutor(CLIENTS) as pool:
-            found = pool.map(
+            result = pool.map(
                 lambda pair: ask(sessions[pair[0] % CLIENTS], place, pair[1]), enumerate(every)
             )
-            together = list(found)
+            together = list(result)
         sizes.append(batch_sizes(place))
-        for asked, answer in zip(every, together, strict=True):
-            check_same(answer, ask(session, place, asked), asked)
+        for sent, answer in zip(every, together, strict=True):
+            check_same(answer, ask(session, place, sent), sent)
         answered.extend(together)
         memory.append(worker.memory_info().rss)
 

@@ -102,11 +102,11 @@ def test_a_bomb_costs_little(place: Place, make: Callable[[], bytes], status: in
 
 def test_a_full_queue_says_so_and_recovers(place: Place) -> None:
     with ThreadPoolExecutor(200) as pool:
-        found = list(pool.map(lambda _: ask(place, "slow", picture(100)), range(200)))
-    codes = [answer.status_code for answer in found]
+        result = list(pool.map(lambda _: ask(place, "slow", picture(100)), range(200)))
+    codes = [answer.status_code for answer in result]
     assert set(codes) == {200, 503}
     assert codes.count(200) >= 100  # what waited was answered
-    refused = next(answer for answer in found if answer.status_code == 503)
+    refused = next(answer for answer in result if answer.status_code == 503)
     assert "has no worker" in refused.json()["message"]  # it means the queue
     assert api.message_of(refused) == api.FULL
     assert ask(place, "slow", picture(100)).status_code == 200
@@ -115,11 +115,11 @@ def test_a_full_queue_says_so_and_recovers(place: Place) -> None:
 def test_a_worker_that_is_killed_comes_back(place: Place) -> None:
     process = worker(place, "slow")
     with ThreadPoolExecutor(12) as pool:
-        asked = [pool.submit(ask, place, "slow", picture(100)) for _ in range(40)]
+        sent = [pool.submit(ask, place, "slow", picture(100)) for _ in range(40)]
         time.sleep(3 * SLOW)
         process.kill()
         killed = time.monotonic()
-        codes = [one.result().status_code for one in asked]  # none hangs beyond its timeout
+        codes = [each.result().status_code for each in sent]  # none hangs beyond its timeout
     assert set(codes) <= {200, 500, 503, 507}
     while ask(place, "slow", picture(100)).status_code != 200:
         assert time.monotonic() - killed < 15

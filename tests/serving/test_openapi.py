@@ -63,12 +63,12 @@ QUESTION = {
 schemathesis.openapi.media_type("application/octet-stream", st.sampled_from(PICTURES))
 always_the_same = settings(max_examples=50, derandomize=True, database=None, deadline=None)
 
-ASKED = [
+REQUESTS = [
     *(("inference", f"GET {path}") for path in ("/ping", "/api-description")),
     *(("management", f"GET {path}") for path in ("/api-description", "/models")),
     *((server, "OPTIONS /") for server in ("inference", "management")),
 ]
-ASKED_OF_A_MODEL = [
+MODEL_REQUESTS = [
     ("management", "GET /models/{model_name}"),
     ("management", "GET /models/{model_name}/{model_version}"),
     ("inference", "POST /predictions/{model_name}"),
@@ -142,8 +142,8 @@ def strategy(schemas: dict[str, Any], server: str, label: str, mode: GenerationM
     return schemas[server][path][method].as_strategy(generation_mode=mode)
 
 
-@pytest.mark.parametrize(("server", "label"), ASKED + ASKED_OF_A_MODEL)
-def test_what_conforms_is_answered(schemas: dict[str, Any], server: str, label: str) -> None:
+@pytest.mark.parametrize(("server", "label"), REQUESTS + MODEL_REQUESTS)
+def test_conforming_requests_are_answered(schemas: dict[str, Any], server: str, label: str) -> None:
     @always_the_same
     @given(case=strategy(schemas, server, label, GenerationMode.POSITIVE))
     def ask(case: Case) -> None:
@@ -152,8 +152,8 @@ def test_what_conforms_is_answered(schemas: dict[str, Any], server: str, label: 
     ask()
 
 
-@pytest.mark.parametrize(("server", "label"), ASKED_OF_A_MODEL)
-def test_what_does_not_is_refused(schemas: dict[str, Any], server: str, label: str) -> None:
+@pytest.mark.parametrize(("server", "label"), MODEL_REQUESTS)
+def test_invalid_requests_are_refused(schemas: dict[str, Any], server: str, label: str) -> None:
     @always_the_same
     @given(case=strategy(schemas, server, label, GenerationMode.NEGATIVE))
     def ask(case: Case) -> None:
@@ -163,7 +163,7 @@ def test_what_does_not_is_refused(schemas: dict[str, Any], server: str, label: s
 
 
 @pytest.mark.parametrize(
-    ("server", "label"), [asked for asked in ASKED_OF_A_MODEL if "POST" in asked[1]]
+    ("server", "label"), [sent for sent in MODEL_REQUESTS if "POST" in sent[1]]
 )
 def test_any_bytes_are_answered(schemas: dict[str, Any], server: str, label: str) -> None:
     """TorchServe's own description of the body."""
@@ -186,4 +186,4 @@ def test_nothing_described_is_left_out(schemas: dict[str, Any]) -> None:
         for server, schema in schemas.items()
         for result in schema.get_all_operations()
     }
-    assert described == {*ASKED, *ASKED_OF_A_MODEL} | CHANGES
+    assert described == {*REQUESTS, *MODEL_REQUESTS} | CHANGES

@@ -63,11 +63,11 @@ def load(place: Place, road: str = "resnet50") -> Iterator[list[requests.Respons
     answers: list[requests.Response] = []
     stop = threading.Event()
 
-    def one() -> None:
+    def entry() -> None:
         while not stop.is_set():
             answers.append(ask(place, road))
 
-    threads = [threading.Thread(target=one) for _ in range(8)]
+    threads = [threading.Thread(target=entry) for _ in range(8)]
     for thread in threads:
         thread.start()
     try:
@@ -83,12 +83,12 @@ def check_each(answers: list[requests.Response]) -> None:
     assert answers
     for answer in answers:
         assert answer.status_code == 200, answer.text
-        said = answer.json()
-        expected = logit(60, BIASES[said["version"]])
-        assert said["logit"]["PNEUMONIA"] == pytest.approx(expected, abs=1e-4)
+        reply = answer.json()
+        expected = logit(60, BIASES[reply["version"]])
+        assert reply["logit"]["PNEUMONIA"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_what_passes_is_promoted_under_load(place: Place, replay: Path) -> None:
+def test_a_passing_candidate_is_promoted_under_load(place: Place, replay: Path) -> None:
     with load(place) as answers:
         done = client("promote", place, "resnet50", "2.0", "--replay", replay, "--watch", "2")
         time.sleep(1)
@@ -104,7 +104,7 @@ def test_what_passes_is_promoted_under_load(place: Place, replay: Path) -> None:
     assert default(place) == "1.0"
 
 
-def test_what_is_worse_is_refused_under_load(place: Place, replay: Path) -> None:
+def test_a_worse_candidate_is_refused_under_load(place: Place, replay: Path) -> None:
     with load(place) as answers:
         done = client("promote", place, "resnet50", "3.0", "--replay", replay)
     assert done.returncode == 1
@@ -117,13 +117,13 @@ def test_what_is_worse_is_refused_under_load(place: Place, replay: Path) -> None
 def test_errors_after_the_switch_switch_back(place: Place, replay: Path) -> None:
     flag = place.state.parent / "broken"
 
-    def break_it() -> None:
+    def corrupt() -> None:
         while default(place) != "4.0":
             time.sleep(0.1)
         flag.touch()
         ask(place)
 
-    breaking = threading.Thread(target=break_it)
+    breaking = threading.Thread(target=corrupt)
     breaking.start()
     done = client("promote", place, "resnet50", "4.0", "--replay", replay, "--watch", "20")
     breaking.join()
@@ -181,10 +181,10 @@ def changed(archive: Path, name: str, change: Callable[[bytes], bytes], target: 
     return target
 
 
-def golden_of_another(card: bytes) -> bytes:
-    said = json.loads(card)
-    said["golden_logits"] = [value + 0.01 for value in said["golden_logits"]]
-    return json.dumps(said).encode()
+def wrong_golden(card: bytes) -> bytes:
+    reply = json.loads(card)
+    reply["golden_logits"] = [value + 0.01 for value in reply["golden_logits"]]
+    return json.dumps(reply).encode()
 
 
 @pytest.mark.parametrize(
@@ -193,11 +193,11 @@ def golden_of_another(card: bytes) -> bytes:
         ("graph.onnx", lambda content: content + b"x", "graph.onnx has sha256"),
         ("golden.png", lambda content: content[:-1], "golden.png has sha256"),
         ("card.json", lambda _content: b"{", "card.json: it is no JSON"),
-        ("card.json", golden_of_another, "answers the golden image with logits"),
+        ("card.json", wrong_golden, "answers the golden image with logits"),
         ("handlers/__init__.py", lambda _content: b"1 / 0", "ZeroDivisionError"),
     ],
 )
-def test_registering_what_is_broken_says_why(
+def test_registering_a_broken_archive_gives_the_reason(
     place: Place, name: str, change: Callable[[bytes], bytes], reason: str
 ) -> None:
     whole = write_archive(place, "resnet50", "7.0")

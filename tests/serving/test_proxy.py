@@ -148,7 +148,7 @@ def as_nobody(folder: Path) -> dict[str, Any]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
-def wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
+def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
     for _ in range(100):
         assert process.poll() is None, "nginx ended"
         with closing(socket.socket()) as probe:
@@ -189,7 +189,7 @@ def proxy(place: Place) -> Iterator[Proxy]:
         assert "test is successful" in checked.stderr
         assert "[warn]" not in checked.stderr
         with subprocess.Popen(command, **rights) as process:
-            wait_until_it_listens(process, ports[1])
+            wait_for_port(process, ports[1])
             yield Proxy(folder, place, *ports)
             process.terminate()
 
@@ -213,7 +213,7 @@ def direct(proxy: Proxy, method: str, path: str, body: bytes, **headers: str) ->
         return send(connection, method, path, body, bring)
 
 
-def test_its_limits_are_those_of_the_server() -> None:
+def test_limits_equal_the_servers() -> None:
     settings = (ROOT / "config.properties").read_text()
     assert f"max_request_size={LIMIT}\n" in settings
     assert "client_max_body_size   64m;" in CONFIG
@@ -238,7 +238,7 @@ def test_its_limits_are_those_of_the_server() -> None:
         "/explanations/resnet50",
     ],
 )
-def test_it_answers_what_the_server_answers(proxy: Proxy, method: str, path: str) -> None:
+def test_answers_equal_the_servers(proxy: Proxy, method: str, path: str) -> None:
     name = {"X-Request-Id": "study-7"}
     through = proxy.ask(method, path, picture(200), **name)
     assert through.status == 200
@@ -246,7 +246,7 @@ def test_it_answers_what_the_server_answers(proxy: Proxy, method: str, path: str
     assert through.json() == direct(proxy, method, path, picture(200), **name).json()
 
 
-def test_an_overlay_passes_as_it_is(proxy: Proxy) -> None:
+def test_an_overlay_passes_unchanged(proxy: Proxy) -> None:
     accept = {"Accept": "image/png"}
     through = proxy.ask("POST", "/predictions/resnet50", picture(200), **accept)
     assert through.headers["Content-Type"] == "image/png"
@@ -254,7 +254,7 @@ def test_an_overlay_passes_as_it_is(proxy: Proxy) -> None:
     assert through.body == expected.body
 
 
-def test_a_request_without_an_id_gets_one_that_the_log_has(proxy: Proxy) -> None:
+def test_a_request_without_an_id_gets_an_id_that_is_logged(proxy: Proxy) -> None:
     made = proxy.ask("POST", "/predictions/resnet50", picture(200)).json()["request_id"]
     assert re.fullmatch("[0-9a-f]{32}", made)
     for _ in range(50):  # nginx writes the line after the answer
@@ -306,27 +306,27 @@ def test_a_body_over_the_limit_is_refused_at_the_door(proxy: Proxy) -> None:
         ("POST", "//predictions/resnet50"),
     ],
 )
-def test_nothing_but_inference_passes_there(proxy: Proxy, method: str, path: str) -> None:
+def test_nothing_but_inference_passes(proxy: Proxy, method: str, path: str) -> None:
     refused = proxy.ask(method, path, picture(200) if method != "GET" else None)
     assert refused.status == 403
     assert refused.json() == {"code": 403, "type": "Proxy", "message": "not open to you here"}
 
 
-def test_the_client_asks_through_it(proxy: Proxy, tmp_path: Path) -> None:
+def test_the_client_works_through_the_proxy(proxy: Proxy, tmp_path: Path) -> None:
     (tmp_path / "sick.png").write_bytes(picture(200))
     (tmp_path / "text.png").write_bytes(b"no image")
     token = proxy.token(tokens.INFERENCE)["Authorization"].removeprefix("Bearer ")
     words = ["--server", f"https://{HERE}:{proxy.open}", "--token", token]
     words += ["--authority", str(proxy.folder / "server.pem")]
-    asked = client("predict", proxy.place, tmp_path, *words)
-    assert re.search(r"sick.png +PNEUMONIA", asked.stdout), asked.stderr
-    assert re.search(r"text.png +refused: These bytes are no image", asked.stdout)
+    sent = client("predict", proxy.place, tmp_path, *words)
+    assert re.search(r"sick.png +PNEUMONIA", sent.stdout), sent.stderr
+    assert re.search(r"text.png +refused: These bytes are no image", sent.stdout)
 
 
 # Management and metrics
 
 
-def test_an_operator_reads_what_is_served(proxy: Proxy) -> None:
+def test_an_operator_reads_the_models(proxy: Proxy) -> None:
     listed = proxy.read("GET", "/models?limit=10")
     assert [model["modelName"] for model in listed.json()["models"]] == ["resnet50"]
     for path in ("/models/resnet50", "/models/resnet50/1.0", "/models/resnet50/all"):
@@ -336,7 +336,7 @@ def test_an_operator_reads_what_is_served(proxy: Proxy) -> None:
     assert proxy.read("GET", "/models/nothing").status == 404
 
 
-def test_who_is_no_operator_reads_nothing(proxy: Proxy) -> None:
+def test_a_stranger_reads_nothing(proxy: Proxy) -> None:
     assert proxy.read("GET", "/models", pair=None).status == 403
     assert proxy.read("GET", "/models", pair="server").status == 400  # of another authority
     assert proxy.read("GET", "/models", source=STRANGER).status == 403

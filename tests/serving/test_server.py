@@ -29,6 +29,7 @@ from client import api
 from client import state as states
 from client.__main__ import main
 from client.server import is_free
+from tests.handlers.test_dicom import file, radiograph
 from tests.serving.conftest import (
     Place,
     Served,
@@ -38,7 +39,6 @@ from tests.serving.conftest import (
     picture,
     write_archive,
 )
-from tests.test_dicom import file, radiograph
 
 WHITE, BLACK = picture(255), picture(0)
 RAW = {"Content-Type": "application/octet-stream"}
@@ -102,10 +102,10 @@ def test_a_folder_is_scored_and_gone_on_with(served: Served, tmp_path: Path) -> 
     assert first.returncode == 1
     assert f"{len(greys)} answered, 1 refused" in first.stdout
     assert "refused: broken.png: These bytes are no image" in first.stderr
-    found = {row["file"]: row for row in rows(out)}
-    assert len(found) == len(greys) + 1
+    result = {row["file"]: row for row in rows(out)}
+    assert len(result) == len(greys) + 1
     for grey in greys:
-        row = found[f"deep/{grey:03d}.png"]
+        row = result[f"deep/{grey:03d}.png"]
         assert float(row["probability"]) == pytest.approx(probability(grey), rel=1e-5)
         assert (row["model"], row["version"], row["error"]) == ("resnet50", "1.0", "")
 
@@ -117,11 +117,11 @@ def test_a_folder_is_scored_and_gone_on_with(served: Served, tmp_path: Path) -> 
     second = client("score", served.place, folder, "--out", out)
     assert second.returncode == 0, second.stderr
     assert f"5 are in {out} already, {len(greys) - 4} to go" in second.stderr
-    assert {row["file"] for row in rows(out)} == set(found)
-    assert len(rows(out)) == len(found)
+    assert {row["file"] for row in rows(out)} == set(result)
+    assert len(rows(out)) == len(result)
 
-    other = client("score", served.place, folder, "--out", out, "--network", "densenet161")
-    assert "holds answers of resnet50" in other.stderr
+    next_one = client("score", served.place, folder, "--out", out, "--network", "densenet161")
+    assert "holds answers of resnet50" in next_one.stderr
     (tmp_path / "mine.csv").write_text("name,age\n")
     stranger = client("score", served.place, folder, "--out", tmp_path / "mine.csv")
     assert "is no table of scores" in stranger.stderr
@@ -144,14 +144,14 @@ def test_a_raw_body_is_answered(served: Served) -> None:
         assert "a stand-in that measures brightness" in answer["warnings"]
 
 
-def test_the_map_and_its_bias_give_the_logit(served: Served) -> None:
+def test_map_and_bias_give_the_logit(served: Served) -> None:
     heatmap = post(served, "predictions/resnet50", WHITE, headers=RAW).json()["heatmap"]
     values = [value for row in heatmap["map"] for value in row]
     assert len(values) == 16
     assert sum(values) / 16 + heatmap["bias"] == pytest.approx(logit(255), abs=1e-3)
 
 
-def test_dicom_is_an_image_like_any_other(served: Served) -> None:
+def test_dicom_is_answered(served: Served) -> None:
     stored = np.full((80, 80), 100, np.uint8)
     chest = file(radiograph(stored, PatientName="SECRET", ViewPosition=None))
     of_png = post(served, "predictions/resnet50", picture(100), headers=RAW).json()
@@ -203,7 +203,7 @@ def _fields(options: dict[str, str]) -> dict[str, tuple[None, str]]:
     return {name: (None, value) for name, value in options.items()}
 
 
-def test_a_picture_is_answered_to_those_who_accept_one(served: Served, tmp_path: Path) -> None:
+def test_an_overlay_is_returned_where_png_is_accepted(served: Served, tmp_path: Path) -> None:
     for header in ("Accept", "accept"):
         headers = {**RAW, header: "image/png"}
         response = post(served, "predictions/resnet50", WHITE, headers=headers)
@@ -250,12 +250,12 @@ def bomb(width: int, height: int) -> bytes:
         pytest.param(bytes(30_000_000), 415, id="30 MB of zeros"),
     ],
 )
-def test_a_bad_image_gets_its_clear_error(served: Served, content: bytes, status: int) -> None:
+def test_a_bad_image_gets_a_clear_error(served: Served, content: bytes, status: int) -> None:
     refused(post(served, "predictions/resnet50", content, headers=RAW), status)
 
 
 @pytest.mark.usefixtures("workers_live_on")
-def test_one_pixel_is_not_a_radiograph(served: Served) -> None:
+def test_a_single_pixel_is_not_a_radiograph(served: Served) -> None:
     refused(post(served, "predictions/resnet50", picture(255, 1), headers=RAW), 400, 415, 422)
 
 
@@ -271,13 +271,13 @@ def test_one_pixel_is_not_a_radiograph(served: Served) -> None:
         pytest.param(b'{"image": ""}', id="empty image"),
     ],
 )
-def test_bad_json_gets_its_clear_error(served: Served, body: bytes) -> None:
+def test_bad_json_gets_a_clear_error(served: Served, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     refused(post(served, "predictions/resnet50", body, headers=headers), 400)
 
 
 @pytest.mark.usefixtures("workers_live_on")
-def test_a_bad_form_gets_its_clear_error(served: Served) -> None:
+def test_a_bad_form_gets_a_clear_error(served: Served) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     refused(post(served, "predictions/resnet50", b"--b--\r\n", headers=headers), 400)
     two = {"one": ("1.png", WHITE, "image/png"), "other": ("2.png", BLACK, "image/png")}
@@ -301,7 +301,7 @@ def refused(response: requests.Response, *statuses: int) -> None:
 
 
 @pytest.mark.usefixtures("workers_live_on")
-def test_a_bad_image_harms_no_other_of_its_batch(served: Served) -> None:
+def test_a_bad_image_harms_no_good_image_of_a_batch(served: Served) -> None:
     contents = [WHITE, b"text", BLACK, b""] * 8
 
     def ask(content: bytes) -> requests.Response:
@@ -311,8 +311,8 @@ def test_a_bad_image_harms_no_other_of_its_batch(served: Served) -> None:
         responses = list(pool.map(ask, contents))
     assert [response.status_code for response in responses] == [200, 415, 200, 400] * 8
     for response, grey in zip(responses[::2], [255, 0] * 8, strict=True):
-        found = response.json()["probability"]["PNEUMONIA"]
-        assert found == pytest.approx(probability(grey), rel=1e-5)
+        result = response.json()["probability"]["PNEUMONIA"]
+        assert result == pytest.approx(probability(grey), rel=1e-5)
 
 
 def test_archives_come_from_the_model_store_alone(served: Served) -> None:
@@ -352,21 +352,21 @@ def test_serving_again_changes_nothing(served: Served) -> None:
 
 
 def test_two_versions_stand_side_by_side(served: Served, second_version: str) -> None:
-    found = {
+    result = {
         version: post(served, f"predictions/resnet50/{version}", WHITE, headers=RAW).json()
         for version in ("1.0", second_version)
     }
-    assert found["1.0"]["logit"]["PNEUMONIA"] == pytest.approx(logit(255), abs=1e-5)
-    assert found["2.0"]["logit"]["PNEUMONIA"] == pytest.approx(logit(255, -1.0), abs=1e-5)
+    assert result["1.0"]["logit"]["PNEUMONIA"] == pytest.approx(logit(255), abs=1e-5)
+    assert result["2.0"]["logit"]["PNEUMONIA"] == pytest.approx(logit(255, -1.0), abs=1e-5)
     default = post(served, "predictions/resnet50", WHITE, headers=RAW).json()
     assert default["version"] == "1.0"  # a new version never makes itself the default
 
 
-def test_an_archive_runs_its_own_handlers(served: Served, second_version: str) -> None:
+def test_an_archive_runs_the_handlers_inside(served: Served, second_version: str) -> None:
     log = (served.place.state / "logs" / "model_log.log").read_text()
-    said = [line for line in log.splitlines() if line.endswith("my own handlers")]
-    assert said
-    assert all(f"-resnet50_{second_version}-stdout" in line for line in said)
+    reply = [line for line in log.splitlines() if line.endswith("my own handlers")]
+    assert reply
+    assert all(f"-resnet50_{second_version}-stdout" in line for line in reply)
 
 
 def test_the_default_changes_under_load_without_a_lost_request(
@@ -395,7 +395,7 @@ def test_the_default_changes_under_load_without_a_lost_request(
     assert states.defaults(served.place.state, "resnet50") == ["1.0"]
 
 
-def test_the_client_lists_versions_and_refuses_unknown_ones(
+def test_the_client_lists_versions_and_refuses_unknown_versions(
     served: Served, second_version: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = ["--state", str(served.place.state)]
@@ -460,7 +460,7 @@ def test_predicting_prints_a_table_and_saves_overlays(
     assert sorted(path.name for path in overlays.iterdir()) == ["black.png.png", "white.jpeg.png"]
 
 
-def test_predicting_lists_what_was_refused(
+def test_predicting_lists_refusals(
     served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, bad = tmp_path / "white.png", tmp_path / "notes.txt"
@@ -490,9 +490,7 @@ def test_an_image_beyond_the_limit_is_refused(
 # Servers of their own
 
 
-def test_a_second_server_starts_beside_the_first_and_stops_alone(
-    served: Served, tmp_path: Path
-) -> None:
+def test_a_second_server_starts_and_stops_alone(served: Served, tmp_path: Path) -> None:
     pids = worker_pids(served.place)
     place = new_place(tmp_path)
     write_archive(place, "resnet50", "1.0")
@@ -524,7 +522,7 @@ def test_a_second_server_starts_beside_the_first_and_stops_alone(
     assert worker_pids(served.place) == pids
 
 
-def test_a_server_whose_archive_fails_is_stopped(tmp_path: Path) -> None:
+def test_a_server_with_a_failing_archive_is_stopped(tmp_path: Path) -> None:
     place = new_place(tmp_path)
     write_archive(place, "resnet50", "1.0", line="import a_package_that_is_missing")
     started = client("serve", place)
@@ -540,9 +538,9 @@ def test_a_taken_port_and_an_empty_store_are_named(served: Served, tmp_path: Pat
     assert empty.returncode == 1
     assert "make archive" in empty.stderr
     shutil.copy(served.place.store / "resnet50-1.0.mar", place.store)
-    with closing(socket.socket()) as other:
-        other.bind(("127.0.0.1", place.ports["metrics"]))
-        other.listen()
+    with closing(socket.socket()) as next_one:
+        next_one.bind(("127.0.0.1", place.ports["metrics"]))
+        next_one.listen()
         taken = client("serve", place)
     assert taken.returncode == 1
     assert f"port {place.ports['metrics']} is taken by" in taken.stderr

@@ -7,7 +7,7 @@ import psutil
 import pytest
 import requests
 
-from benchmarks import tuning
+from benchmarks.serving import tune_server
 from client import api, settings
 from client import state as states
 from client.state import Running
@@ -28,9 +28,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     write_archive(place, "resnet50", "1.0")
     started = client("serve", place, "--config", write_config(place))
     assert started.returncode == 0, started.stdout + started.stderr
-    found = states.running(place.state)
-    assert found
-    yield found
+    result = states.running(place.state)
+    assert result
+    yield result
     assert client("stop", place).returncode == 0
 
 
@@ -39,15 +39,15 @@ def write_config(place: Place) -> Path:
     java = f"{values['vmargs']} -Dpneumocam.access=off"
     changes = {**VALUES, "vmargs": java, "metrics_config": values["metrics_config"]}
     path = place.store.parent / "config.properties"
-    path.write_text(tuning.written((ROOT / "config.properties").read_text(), changes))
+    path.write_text(tune_server.update((ROOT / "config.properties").read_text(), changes))
     return path
 
 
-def test_batches_and_workers_are_as_the_settings_say(running: Running) -> None:
-    (said,) = api.call("GET", running.management_at, "/models/resnet50").json()
-    assert (said["batchSize"], said["maxBatchDelay"]) == (3, 2)
-    assert [worker["status"] for worker in said["workers"]] == ["READY", "READY"]
-    for worker in said["workers"]:
+def test_batches_and_workers_follow_the_settings(running: Running) -> None:
+    (reply,) = api.call("GET", running.management_at, "/models/resnet50").json()
+    assert (reply["batchSize"], reply["maxBatchDelay"]) == (3, 2)
+    assert [worker["status"] for worker in reply["workers"]] == ["READY", "READY"]
+    for worker in reply["workers"]:
         assert psutil.Process(worker["pid"]).environ()["PNEUMOCAM_THREADS"] == "1"
 
 

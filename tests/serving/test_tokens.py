@@ -51,7 +51,7 @@ def ask(place: Place, tls: Path, token: str | None) -> requests.Response:
     )
 
 
-def test_only_who_brings_a_token_is_answered(guarded: Place, tls: Path) -> None:
+def test_only_requests_with_a_token_are_answered(guarded: Place, tls: Path) -> None:
     for wrong in (None, "nonsense"):
         refused = ask(guarded, tls, wrong)
         assert refused.status_code == 400
@@ -64,8 +64,8 @@ def test_only_who_brings_a_token_is_answered(guarded: Place, tls: Path) -> None:
     assert management.status_code == 400
     # The token of inference opens nothing else.
     bring = {"Authorization": f"Bearer {token}"}
-    other = requests.get(f"{guarded.management}/models", headers=bring, timeout=10)
-    assert other.status_code == 400
+    second = requests.get(f"{guarded.management}/models", headers=bring, timeout=10)
+    assert second.status_code == 400
 
 
 def test_plain_http_and_a_stranger_get_nothing(guarded: Place) -> None:
@@ -109,7 +109,7 @@ def test_a_stale_token_is_renewed(guarded: Place, tls: Path) -> None:
     assert tokens.read(file, tokens.INFERENCE, guarded.management) == token
 
 
-def test_other_machines_reach_inference_only_with_both(tls: Path) -> None:
+def test_remote_machines_reach_inference_only_with_both(tls: Path) -> None:
     config = ROOT / "config.properties"
     for words in ({}, {"auth": "token"}, {"tls": tls}):
         with pytest.raises(StartError, match="AUTH=token and TLS=FOLDER"):

@@ -101,7 +101,7 @@ def test_a_model_is_described(place: Place, road: str) -> None:
         ("GET", "/model", "ResourceNotFoundException"),
     ],
 )
-def test_what_is_not_there(place: Place, method: str, road: str, kind: str) -> None:
+def test_missing_models(place: Place, method: str, road: str, kind: str) -> None:
     refused(manage(place, method, road), 404, kind)
 
 
@@ -131,7 +131,7 @@ def test_a_method_that_is_not_offered(place: Place, method: str, road: str) -> N
         {"timeout": "0"},
     ],
 )
-def test_scaling_to_what_there_is_changes_nothing(place: Place, query: Arguments) -> None:
+def test_scaling_to_the_present_count_changes_nothing(place: Place, query: Arguments) -> None:
     before = described(place, "resnet50")
     answer = manage(place, "PUT", "/models/resnet50", **query)
     assert done(answer, 202) == "Processing worker updates..."
@@ -163,7 +163,7 @@ def test_workers_are_scaled_up_and_down(place: Place, road: str) -> None:
         assert [worker["status"] for worker in workers] == ["READY"] * count
 
 
-def test_a_handler_that_is_not_there_cannot_be_scaled(place: Place) -> None:
+def test_a_missing_handler_cannot_be_scaled(place: Place) -> None:
     with registered(place, handler="invalidHandler"):
         answer = manage(place, "PUT", "/models/zoo", min_worker="1", synchronous="true")
         refused(answer, 500, "InternalServerException", "Failed to start workers")

@@ -93,13 +93,13 @@ def test_settings_of_a_registration(
 
 
 @pytest.mark.parametrize("query", [{"handler": "invalidHandler"}, {"startup_timeout": "0"}])
-def test_what_cannot_start_leaves_nothing(place: Place, query: Arguments) -> None:
+def test_a_failed_registration_leaves_nothing(place: Place, query: Arguments) -> None:
     message = "Failed to start workers for model zoo version: 1.0"
     refused(register(place, **query), 500, "InternalServerException", message)
     refused(manage(place, "GET", "/models/zoo"), 404, NO_MODEL)
 
 
-def test_a_registration_waits_for_its_worker(place: Place) -> None:
+def test_a_registration_waits_for_the_worker(place: Place) -> None:
     with registered(place, initial_workers="1", synchronous="true") as response:
         assert done(response) == 'Model "zoo" Version: 1.0 registered with 1 initial workers'
         answer = predict(place, "zoo")

@@ -13,11 +13,13 @@ from handlers import decision, pixels
 from handlers.card import EvaluatedNetwork
 from tests.serving.conftest import Place, client, new_place
 from tests.small import RECIPE
-from train import checkpoint, evaluate, recipes, run
 from train.__main__ import main
-from train.cam import explain
-from train.options import Options
-from train.recipes import Phase
+from train.fitting import recipes, runs
+from train.fitting.options import Options
+from train.fitting.recipes import Phase
+from train.model import checkpoint
+from train.model.cam import explain
+from train.report import pipeline
 
 
 @pytest.mark.usefixtures("small_networks")
@@ -30,17 +32,17 @@ def test_the_server_answers_as_the_networks_did_offline(
     for name in ("small", "small-frozen"):
         monkeypatch.setitem(recipes.PRESETS["quick"], name, (recipe,))
     names = ("small", "small-frozen")
-    folder = run.train(Options(data=images, preset="quick", networks=names, init="scratch"))
-    evaluate.evaluate(folder)
+    folder = runs.train(Options(data=images, preset="quick", networks=names, init="scratch"))
+    pipeline.evaluate(folder)
     assert main(["archive", "--store", str(place.store)]) == 0
     started = client("serve", place)
     assert started.returncode == 0, started.stdout + started.stderr
     try:
         for path in sorted((images / "test").glob("*/*"))[::4]:
             decoded = torch.from_numpy(pixels.decode(path.read_bytes(), 32))[None]
-            found = [_check(place, folder / name, path, decoded) for name in names]
+            result = [_check(place, folder / name, path, decoded) for name in names]
             answer = _ask(place, "pneumonia", path)
-            logits, maps = (np.mean(each, axis=0) for each in zip(*found, strict=True))
+            logits, maps = (np.mean(each, axis=0) for each in zip(*result, strict=True))
             for k, name in enumerate(answer["probability"]):
                 assert answer["logit"][name] == pytest.approx(logits[k], abs=1e-4)
             expected = decision.printed_probability(logits[None], 1.0)[0]

@@ -1,0 +1,1 @@
+"""Experiments: ablation of recipes, adaptation to another hospital, parity of engines."""

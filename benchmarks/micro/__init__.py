@@ -1,0 +1,1 @@
+"""Speed of single parts: drawing an overlay, training."""

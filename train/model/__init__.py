@@ -1,0 +1,4 @@
+"""Networks: architectures, initial weights, class activation maps, checkpoints.
+
+From this project it imports `train.data` (the classes) and `handlers`.
+"""
