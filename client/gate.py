@@ -129,7 +129,10 @@ def _ask(file: str, sick: bool, content: bytes, question: Question) -> Answer:
 
 
 def figures(version: str, answers: Sequence[Answer]) -> Figures:
-    """The figures of a version's answers to a replay set."""
+    """AUC, sensitivity, specificity, share of `review`, median seconds and errors of a version.
+
+    Of its answers to the images of a replay set (labelled images that both versions answer).
+    """
     sick = [answer for answer in answers if answer.sick and answer.probability is not None]
     healthy = [answer for answer in answers if not answer.sick and answer.probability is not None]
     answered = [*sick, *healthy]

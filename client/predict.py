@@ -108,7 +108,7 @@ def row(answer: dict[str, Any]) -> str:
 def _answers(
     images: list[Image], question: Question
 ) -> Iterator[tuple[Image, dict[str, Any] | str]]:
-    """Each image, in order, with its answer or the reason for the refusal."""
+    """Each image, in order, with the server's JSON answer, or with the reason why it has none."""
     names = overlay_names(images)
 
     def answer_or_reason(image: Image) -> dict[str, Any] | str:

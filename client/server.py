@@ -22,6 +22,7 @@ from client.state import Running
 # are named .ts.sock.9000 and so on.
 MAX_SOCKET_FOLDER = 85  # bytes
 START_SECONDS = 60
+MEMORY_MARGIN = "1536"  # MB that a worker may take above what it holds when loaded
 STOP_SECONDS = 20
 
 
@@ -147,7 +148,7 @@ def _launch(
 
 def _environment(values: dict[str, str], logs: Path, temporary: Path) -> dict[str, str]:
     """The environment variables of the server."""
-    environment = dict(os.environ)
+    environment = {"PNEUMOCAM_MEMORY_MARGIN": MEMORY_MARGIN} | os.environ
     if settings.THREADS in values:  # the environment has precedence over the settings
         environment = {"PNEUMOCAM_THREADS": values[settings.THREADS]} | environment
     # They would have precedence over an archive's own handlers, and over these settings.

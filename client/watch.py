@@ -62,7 +62,9 @@ def total(page: Sequence[Sample], name: str, labels: dict[str, str]) -> float:
 def trouble(
     metrics: str, network: str, versions: tuple[str, str], allowed: Limits, seconds: float
 ) -> Iterator[str | None]:
-    """Read the metrics page once a second for a number of seconds; yield each problem, or None.
+    """Read the metrics page (its address is `metrics`) once a second, for a number of seconds.
+
+    Yields a sentence that names the problem, or None, for each reading.
 
     `versions` are the one before the switch and the one after it, which is watched. Errors of the
     whole server count, since a failed worker no longer reports metrics with its version. The

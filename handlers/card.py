@@ -80,7 +80,7 @@ class Evaluated(ModelCard):
 
     @property
     def threshold(self) -> float:
-        """The threshold of the default operating point."""
+        """The default operating point's threshold on the calibrated P(PNEUMONIA), 0..1."""
         return self.operating_points[self.default_operating_point].threshold
 
 

@@ -14,13 +14,14 @@ import numpy as np
 from ts.context import Context
 
 from handlers import card as cards
-from handlers import dicom, engine, erasure, files, heatmap, inputs, pixels, response
+from handlers import dicom, engine, erasure, files, heatmap, inputs, memory, pixels, response
 from handlers.arrays import Pixels
 from handlers.card import Archived, ArchivedEnsemble, ArchivedNetwork, CardError, GraphCard
 from handlers.card_fields import StoredFile
 from handlers.engine import Engine, ModelOutput
 from handlers.metrics import Metrics
 from handlers.request import (
+    OUT_OF_MEMORY,
     AnsweredRequest,
     DecodedRequest,
     DescribedRequest,
@@ -67,6 +68,7 @@ class Classifier:
         for network, output in zip(self._card.networks, self._evaluate([golden])[0], strict=True):
             _compare(network, output)
         engine.give_back_memory()
+        memory.limit_data()
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
         """The response bodies of a batch; an error affects its own request only."""
@@ -91,9 +93,18 @@ class Classifier:
     def _map(
         self, step: Callable[..., T], requests: Sequence[Any], *more: Sequence[Any]
     ) -> list[T]:
-        """The results of a step on each request, in threads: decoding and drawing free the GIL."""
-        run = self._threads.map if len(requests) > 1 else map
-        return list(run(step, requests, *more))
+        """The results of a step on each request, in threads: decoding and drawing free the GIL.
+
+        Where memory runs out, a request is tried again alone: a neighbour may have taken it.
+        """
+        if len(requests) < 2:
+            return list(map(step, requests, *more))
+        results = list(self._threads.map(step, requests, *more))
+        for place, arguments in enumerate(zip(requests, *more, strict=True)):
+            result = results[place]
+            if isinstance(result, RefusedRequest) and result.error == OUT_OF_MEMORY:
+                results[place] = step(*arguments)
+        return results
 
     def _decode(
         self, received: ReceivedRequest
@@ -271,5 +282,8 @@ def _send(outcome: Outcome, context: Context, card: Archived, batch_size: int) -
     reply, index = outcome.reply, outcome.received.index
     context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, index)
     context.set_response_content_type(index, reply.content_type)
+    if not outcome.received.headers:
+        # A request by gRPC has none. StreamPredictions ends the worker where this is missing.
+        context.set_response_header(index, "ts_stream_next", "false")
     log.info("%s", log_line(outcome, card, batch_size))
     return reply.body

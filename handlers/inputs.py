@@ -14,6 +14,8 @@ OPTIONS = ("class", "heatmap", "operating_point")
 HEATMAPS = ("overlay", "map", "none")
 PREDICTED = "predicted"
 
+MAX_VALUES = 1000  # of a JSON body, which holds an image and three options
+
 _JSON = "application/json"
 _DATA_URL = re.compile(r"data:[^,]*;base64,")
 
@@ -79,7 +81,7 @@ def read(
 
 def _is_json(value: Any, content_type: str) -> bool:
     if not isinstance(value, bytes | bytearray | str):
-        return True  # decoded by TorchServe
+        return True  # decoded by a TorchServe with other settings than ours
     kind = content_type.partition(";")[0].strip().lower()
     # TorchServe decodes `application/json` only and passes everything else unchanged, broken JSON
     # too; gRPC has no content types. No image begins with a brace or a bracket.
@@ -89,6 +91,7 @@ def _is_json(value: Any, content_type: str) -> bool:
 
 def _object(value: Any) -> dict[str, Any]:
     if isinstance(value, bytes | bytearray | str):
+        _check_values(value)
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
@@ -100,6 +103,25 @@ def _object(value: Any) -> dict[str, Any]:
             400, "NotAnObject", 'The JSON must be an object: {"image": "<base64>", …}.'
         )
     return value
+
+
+def _check_values(text: bytes | bytearray | str) -> None:
+    """Refuse JSON of very many values before it is built: ten million take gigabytes.
+
+    Brackets and commas are counted wherever they are; base64 has none of them.
+
+    Raises:
+        RequestError: 413.
+    """
+    content = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+    count = sum(content.count(sign) for sign in (b"[", b"{", b","))
+    if count > MAX_VALUES:
+        raise RequestError(
+            413,
+            "TooManyValues",
+            f"The JSON has {count:,} brackets and commas, the limit is {MAX_VALUES:,}: "
+            'send {"image": "<base64>", …} with its options alone.',
+        )
 
 
 def _unpack(document: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:

@@ -7,22 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import ImageChops
-from PIL.Image import Image, Resampling, Transpose, fromarray
+from PIL.Image import Image, Resampling, Transpose, fromarray, new
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from handlers import dicom, limits
+from handlers import dicom, jpeg_markers, limits, png_chunks, sixteen_bits
 from handlers.errors import ImageError
+from handlers.picture import Picture
 
 MAX_BYTES = 32 * 2**20
-ROWS = 256  # of a 16-bit image that are made 8-bit at once
 # A JPEG of at least twice this many times the side is decoded at 1/2, 1/4 or 1/8 of its size, never
 # below this many times: a third less time, pixels up to 17 levels of grey apart (docs/log.md).
 SPARE = 2
 MIN_SIDE = 32  # pixels; below it nothing of a chest is left to see
-
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
 # Only to say what was sent instead: (where, what stands there, its name).
 _OTHERS = (
@@ -39,7 +37,6 @@ _OTHERS = (
 )
 
 # EXIF 2.32, tag 274: how the picture lies in the file.
-_ORIENTATION = 274
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -49,6 +46,10 @@ _UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+
+
+# Of a pixel in Pillow's memory; 4 in every other mode.
+_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,10 @@ def read(
     """The image in a JPEG, PNG or DICOM file, upright, grey, squashed to uint8 (size, size).
 
     Grey first, then Pillow's bilinear filter, aspect ratio not kept. A large JPEG is decoded
-    smaller, though at no less than twice the size. 16 bits become 8 by dividing by 257; what is
-    transparent lies over black. Of several pictures in a file, the first. DICOM becomes grey as
-    `dicom.read` says, and is answered as far as the policy lets it be.
+    smaller, though at no less than twice the size. 16 bits become 8 by dividing by 257, or, where
+    no value needs the topmost bit, by the range of the values present; what is transparent lies
+    over black. Of several pictures in a file, the first. DICOM becomes grey as `dicom.read` says,
+    and is answered as far as the policy lets it be.
 
     Raises:
         ImageError: `data` is no such image, is broken, is too small or too large, or is not to be
@@ -118,40 +120,47 @@ def _radiograph(
 
 
 def _picture(data: bytes | bytearray, size: int, max_pixels: int) -> Image:
-    image = _open(data)
     try:
-        limits.check_pixels(*image.size, len(data), max_pixels)
+        picture, plugin = _parse(data)
+        limits.check_pixels(picture.width, picture.height, picture.coded, max_pixels)
+        image = _open(picture, plugin)
         _check_sides(image)  # as the header has them: nothing is decoded so far
-        if isinstance(image, JpegImageFile):
+        if picture.scalable:
             image.draft(None, (SPARE * size, SPARE * size))  # at the least
-        grey = _grey(image)
-        upright = _UPRIGHT.get(_orientation(image))
+        needed = image.width * image.height * (_BYTES.get(image.mode, 4) + 1) + picture.buffers
+        limits.check_memory(picture.width, picture.height, needed, max_pixels)
+        limits.check_passes(picture.scans, picture.buffers)
+        image.load()
+        if picture.depth == 16 and len(image.getbands()) > 1 and sixteen_bits.is_dark(image):
+            needed += image.width * image.height * sixteen_bits.FINE_BYTES
+            limits.check_memory(picture.width, picture.height, needed, max_pixels)
+            grey = fromarray(sixteen_bits.fine(image, _open(picture, plugin)))
+        else:
+            grey = _grey(image)
+        upright = _UPRIGHT.get(picture.orientation)
         return grey if upright is None else grey.transpose(upright)
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # whatever a parser or a decoder makes of hostile bytes
         raise _broken(str(error)[:200] or type(error).__name__) from error
 
 
-def _open(data: bytes | bytearray) -> ImageFile:
+def _parse(data: bytes | bytearray) -> tuple[Picture, type[ImageFile]]:
+    """The picture's own bytes and what decodes them: no other plugin of Pillow ever runs."""
+    if data.startswith(jpeg_markers.MAGIC):
+        return jpeg_markers.read(data), JpegImageFile
+    if data.startswith(png_chunks.MAGIC):
+        return png_chunks.read(data), PngImageFile
+    raise ImageError(
+        415,
+        "NotAnImage",
+        f"These bytes are no image that can be read{_likeness(data)}: send JPEG, PNG or DICOM.",
+    )
+
+
+def _open(picture: Picture, plugin: type[ImageFile]) -> ImageFile:
     # Not Image.open, whose own limit of pixels is global to the process and warns.
-    if data.startswith(_JPEG):
-        limits.check_scans(data)
-        plugin: type[ImageFile] = JpegImageFile
-    elif data.startswith(_PNG):
-        plugin = PngImageFile
-    else:
-        raise ImageError(
-            415,
-            "NotAnImage",
-            f"These bytes are no image that can be read{_likeness(data)}: send JPEG, PNG or DICOM.",
-        )
-    try:
-        return plugin(io.BytesIO(data))
-    except MemoryError:
-        raise
-    except Exception as error:  # as above
-        raise _broken(str(error)[:200] or type(error).__name__) from error
+    return plugin(io.BytesIO(picture.content))
 
 
 def _likeness(data: bytes | bytearray) -> str:
@@ -178,32 +187,22 @@ def _check_sides(image: Image) -> None:
         )
 
 
-def _orientation(image: Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a broken EXIF block, as above, says nothing of how the picture lies
-        return 1
-
-
 def _grey(image: Image) -> Image:
     """An image of any mode as mode L (ITU-R BT.601 luma); floats count as 0 to 255."""
     image.load()
     if image.mode.startswith("I"):  # I;16 and kin; older Pillows read 16 bits as I
-        return fromarray(_eight_bits(image))
+        return fromarray(sixteen_bits.grey(image))
+    if image.mode == "L" and not image.has_transparency_data:
+        return image
+    grey = new("L", image.size)
+    for top, strip in sixteen_bits.strips(image):
+        grey.paste(_luma(strip), (0, top))
+    return grey
+
+
+def _luma(image: Image) -> Image:
     if image.has_transparency_data:
         # Over black, which is how a radiograph shows that nothing lies there (air).
         clear = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
         return ImageChops.multiply(clear.convert("L"), clear.getchannel("A"))
     return image.convert("L")
-
-
-def _eight_bits(image: Image) -> npt.NDArray[np.uint8]:
-    """Values 0 to 65535 as 0 to 255. That a detector filled 12 bits alone can't be known."""
-    table = ((np.arange(65536) + 128) // 257).astype(np.uint8)
-    if "transparency" in image.info:
-        table[image.info["transparency"]] = 0  # over black, as in `_grey`
-    found = np.empty((image.height, image.width), np.uint8)
-    for top in range(0, image.height, ROWS):  # else the indices take eight bytes a pixel
-        rows = np.asarray(image.crop((0, top, image.width, min(top + ROWS, image.height))))
-        found[top : top + ROWS] = table[rows.clip(0, 65535)]
-    return found

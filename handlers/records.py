@@ -51,7 +51,7 @@ def decode(kind: type[R], document: object, path: str = "") -> R:
 
 
 def encode(record: Record) -> dict[str, Any]:
-    """The JSON object of a record; optional fields that are None are left out."""
+    """A record as a dict for `json.dumps`, without optional fields that are None."""
     document = {
         spec.name: _encode(value)
         for spec in fields(record)

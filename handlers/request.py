@@ -18,7 +18,7 @@ from handlers.response import Answer, Reply
 Seconds = Mapping[str, float]  # by step: decode, network, overlay
 T = TypeVar("T")
 
-INTERNAL_ERROR = "InternalError"
+INTERNAL_ERROR, OUT_OF_MEMORY = "InternalError", "OutOfMemory"
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,12 @@ def attempt(
     except RefusalError as error:
         reply = response.refusal(error.status, error.type, str(error))
         return RefusedRequest(received, error.type, reply, seconds)
+    except MemoryError as error:
+        on_error(error)
+        reply = response.refusal(
+            413, OUT_OF_MEMORY, "The image takes more memory than a worker has: send it smaller."
+        )
+        return RefusedRequest(received, OUT_OF_MEMORY, reply, seconds)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of a decoder written in Rust is not an Exception

@@ -134,7 +134,10 @@ def _losses(
 
 
 def changed(recipe: Recipe, parameters: Mapping[str, float]) -> Recipe:
-    """The recipe with a trial's parameters; `strength` is a factor on every augmentation."""
+    """A copy of the recipe with a trial's parameters for its fields of these names.
+
+    `strength` is not a field: it is the factor of `stronger`.
+    """
     numbers = dict(parameters)
     factor = numbers.pop("strength")
     return replace(recipe, strength=stronger(recipe.strength, factor), **numbers)  # type: ignore[arg-type]

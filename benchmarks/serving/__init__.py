@@ -1,1 +1,1 @@
-"""Speed of the server beside its peers and beside the least that an answer can cost."""
+"""Speed of the server, against peers and against the floor of a request's cost."""

@@ -96,7 +96,7 @@ def test_the_default_operating_point_must_exist() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "\x00", "[" * 100_000, b"\xff\xfe", '{"a": 1} {}'])
 def test_invalid_json_is_refused(text: str | bytes) -> None:
-    with pytest.raises(CardError, match=r"^it is no JSON: "):
+    with pytest.raises(CardError, match=r"^it is not JSON: "):
         card.loads(text)
 
 

@@ -730,3 +730,49 @@ def test_a_log_line_per_request(handler: Classifier, caplog: pytest.LogCaptureFi
         "error": "NotAnImage", "batch": 2,
     }  # fmt: skip
     assert "Jane" not in caplog.text
+
+
+class PanicError(BaseException):
+    """As a decoder written in Rust raises it."""
+
+
+def test_what_is_not_an_exception_fails_its_own_request_alone(
+    handler: Classifier, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = pixels.read
+
+    def panic(content: bytes, *options: Any) -> pixels.Decoded:
+        if content == b"panic":
+            raise PanicError("index out of bounds")
+        return read(content, *options)
+
+    monkeypatch.setattr(pixels, "read", panic)
+    results = answers(handler, raw(GREY), raw(b"panic"), raw(picture(20)))
+    assert [result.status for result in results] == [200, 500, 200]
+    assert results[1].json["type"] == "InternalError"
+    assert "index out of bounds" in caplog.text
+    monkeypatch.setattr(pixels, "read", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        answers(handler, raw(GREY))
+
+
+def test_what_does_not_fit_beside_others_is_tried_again_alone(
+    handler: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, tries = pixels.read, {"greedy": 0, "huge": 0}
+
+    def short_of_memory(content: bytes, *options: Any) -> pixels.Decoded:
+        for name in tries:
+            if content == name.encode():
+                tries[name] += 1
+                if name == "huge" or tries[name] == 1:
+                    raise MemoryError
+                content = GREY
+        return read(content, *options)
+
+    monkeypatch.setattr(pixels, "read", short_of_memory)
+    results = answers(handler, raw(GREY), raw(b"greedy"), raw(b"huge"))
+    assert [result.status for result in results] == [200, 200, 413]
+    assert results[2].json["type"] == "OutOfMemory"
+    assert "send it smaller" in results[2].json["message"]
+    assert tries == {"greedy": 2, "huge": 2}

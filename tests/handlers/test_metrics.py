@@ -87,7 +87,7 @@ def test_every_name_is_declared(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         refused = RefusedRequest(received(1), "NotAnImage", Reply(415, b""), {})
         counter = Metrics(card_with(reference={"probability": histogram}))
-        counter.count([answered() for _ in range(metrics.ENOUGH)] + [refused], declared)
+        counter.count([answered() for _ in range(metrics.MIN_WINDOW)] + [refused], declared)
     for name in (metrics.ANSWERS, metrics.REFUSALS, metrics.STEPS["network"], metrics.BATCH,
                  metrics.DRIFT["probability"]):  # fmt: skip
         assert f"[METRICS]{name}." in caplog.text

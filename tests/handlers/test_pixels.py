@@ -42,8 +42,8 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes, *more: byt
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + body + chunk(b"IEND", b"")
 
 
-def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
-    return int(np.abs(one.astype(int) - other.astype(int)).max())
+def difference(each: NDArray[np.uint8], following: NDArray[np.uint8]) -> int:
+    return int(np.abs(each.astype(int) - following.astype(int)).max())
 
 
 def even(content: bytes) -> int:
@@ -57,18 +57,18 @@ def even(content: bytes) -> int:
 
 
 def test_a_picture_of_the_right_size_comes_back_as_it_is() -> None:
-    found = decode(file(PICTURE), SIZE)
-    assert found.dtype == np.uint8
-    assert found.flags.writeable
-    assert_array_equal(found, PICTURE)
+    result = decode(file(PICTURE), SIZE)
+    assert result.dtype == np.uint8
+    assert result.flags.writeable
+    assert_array_equal(result, PICTURE)
 
 
 def test_the_aspect_ratio_is_not_kept() -> None:
     wide = np.repeat(PICTURE, 2, axis=1)
-    found = decode(file(wide), SIZE)
-    assert found.shape == (SIZE, SIZE)
+    result = decode(file(wide), SIZE)
+    assert result.shape == (SIZE, SIZE)
     # The kernel is a triangle, three source pixels wide to each side: all but the border is flat.
-    assert difference(found[:, 2:-2], PICTURE[:, 2:-2]) <= 1
+    assert difference(result[:, 2:-2], PICTURE[:, 2:-2]) <= 1
 
 
 def test_halving_is_pillows_triangle() -> None:
@@ -90,9 +90,9 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same() -> None:
         smooth = Image.fromarray(random).resize((side, side), Image.Resampling.BICUBIC)
         data = file(smooth, "JPEG", quality=90)
         whole = Image.open(io.BytesIO(data)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        found = decode(data, SIZE)
-        assert difference(found, np.asarray(whole)) <= alike
-        assert np.abs(found.astype(int) - np.asarray(whole)).mean() <= alike / 16
+        result = decode(data, SIZE)
+        assert difference(result, np.asarray(whole)) <= alike
+        assert np.abs(result.astype(int) - np.asarray(whole)).mean() <= alike / 16
 
 
 def test_grey_comes_before_the_squash() -> None:
@@ -103,9 +103,9 @@ def test_grey_comes_before_the_squash() -> None:
 
 @pytest.mark.parametrize("quality", [50, 75, 95])
 def test_a_grey_jpeg_is_its_copy_in_three_channels(quality: int) -> None:
-    one = decode(file(PICTURE, "JPEG", quality=quality), SIZE)
+    each = decode(file(PICTURE, "JPEG", quality=quality), SIZE)
     three = decode(file(np.dstack([PICTURE] * 3), "JPEG", quality=quality), SIZE)
-    assert difference(one, three) <= 1
+    assert difference(each, three) <= 1
 
 
 def test_sixteen_bits_are_eight_of_the_same_picture() -> None:
@@ -144,23 +144,23 @@ def test_floats_count_as_0_to_255() -> None:
 
 
 def test_a_mode_no_one_knows_is_an_error_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixels, "_open", lambda _: Image.new("LAB", (40, 40)))
+    monkeypatch.setattr(pixels, "_open", lambda *_: Image.new("LAB", (40, 40)))
     with pytest.raises(ImageError) as refusal:
-        decode(b"any", 8)
+        decode(file(PICTURE), 8)
     assert refusal.value.status == 400
 
 
 def test_one_bit() -> None:
-    found = decode(file(Image.fromarray(PICTURE > 90)), SIZE)
-    assert_array_equal(found, np.where(PICTURE > 90, 255, 0))
+    result = decode(file(Image.fromarray(PICTURE > 90)), SIZE)
+    assert_array_equal(result, np.where(PICTURE > 90, 255, 0))
 
 
 @pytest.mark.parametrize("bits", [2, 4])
 def test_few_bits_reach_from_black_to_white(bits: int) -> None:
     most = 2**bits - 1
     rows = b"".join(b"\0" + bytes([255 if row < 16 else 0]) * (32 * bits // 8) for row in range(32))
-    found = decode(png(32, 32, bits, 0, rows), 32)
-    assert (found[0, 0], found[-1, 0]) == (255, 0), most
+    result = decode(png(32, 32, bits, 0, rows), 32)
+    assert (result[0, 0], result[-1, 0]) == (255, 0), most
 
 
 def test_a_palette() -> None:

@@ -154,7 +154,24 @@ def test_an_unknown_value_is_refused_with_the_valid_values(name: str, value: Any
         pytest.param({"body": b'{"image": '}, "", 400, "BrokenJSON", "mend", id="broken untold"),
         pytest.param({"body": IMAGE}, AS_JSON, 400, "BrokenJSON", "mend", id="not JSON"),
         pytest.param({"body": b'{"a": "\xff"}'}, "", 400, "BrokenJSON", "mend", id="no UTF-8"),
-        pytest.param({"body": b"[" * 99_999}, "", 400, "BrokenJSON", "mend", id="deep"),
+        pytest.param({"body": b"[" * 999}, "", 400, "BrokenJSON", "mend", id="deep"),
+        pytest.param({"body": b"[" * 9_999}, "", 413, "TooManyValues", "9,999", id="deeper"),
+        pytest.param(
+            {"body": b"[" + b"[]," * 500_000 + b"[]]"},
+            AS_JSON,
+            413,
+            "TooManyValues",
+            "1,000,002",
+            id="many lists",
+        ),
+        pytest.param(
+            {"body": "{" + '"a":1,' * 2_000 + '"b":1}'},
+            AS_JSON,
+            413,
+            "TooManyValues",
+            "2,001",
+            id="many keys",
+        ),
         pytest.param({"body": {}}, AS_JSON, 400, "NoImage", "base64", id="empty object"),
         pytest.param({"body": {"image": 7}}, AS_JSON, 400, "NoImage", "base64", id="no text"),
         pytest.param({"body": {"image": None}}, AS_JSON, 400, "NoImage", "base64", id="null"),
@@ -232,7 +249,7 @@ def test_any_request_is_a_question_or_a_request_error(
     try:
         image: object = inputs.read(fields, content_type, CARD).image
     except RequestError as error:
-        image = b"" if error.status in (400, 415) and len(str(error)) < 700 else error
+        image = b"" if error.status in (400, 413, 415) and len(str(error)) < 700 else error
     assert isinstance(image, bytes | bytearray)
 
 

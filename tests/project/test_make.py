@@ -1,6 +1,7 @@
 """The Makefile: every target and variable is documented, and every variable reaches a script."""
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -20,40 +21,40 @@ VARIABLES = re.findall(r"^([A-Z_]+) *\?=", MAKEFILE, re.MULTILINE)
 # The arguments that a variable becomes when it is x1, by target.
 ARGUMENTS = {
     "PYTHON": {"setup": "x1 -m venv"},
-    "DATA": dict.fromkeys(("train", "tune", "archive", "serve", "bench"), '--data "x1"'),
-    "INIT": {"train": '--init "x1"'},
-    "PRESET": {"train": '--preset "x1"'},
+    "DATA": dict.fromkeys(("train", "tune", "archive", "serve", "bench"), "--data 'x1'"),
+    "INIT": {"train": "--init 'x1'"},
+    "PRESET": {"train": "--preset 'x1'"},
     "NETWORKS": {
-        **dict.fromkeys(("train", "archive", "publish", "bench"), '--networks "x1"'),
-        **dict.fromkeys(("tune-server", "serve"), "--networks x1"),
+        **dict.fromkeys(("train", "archive", "publish", "bench"), "--networks 'x1'"),
+        **dict.fromkeys(("tune-server", "serve"), "--networks 'x1'"),
     },
     "VERSION": {
-        "archive": "--version x1",
-        "promote": "promote resnet50 x1",
-        "retire": "retire resnet50 x1",
+        "archive": "--version 'x1'",
+        "promote": "promote 'resnet50' 'x1'",
+        "retire": "retire 'resnet50' 'x1'",
     },
-    "SEED": dict.fromkeys(("train", "tune"), '--seed "x1"'),
-    "SPLIT_SEED": {"train": '--split-seed "x1"'},
-    "PATIENT": dict.fromkeys(("train", "tune"), '--patient "x1"'),
-    "ENGINE": {"archive": '--engine "x1"'},
-    "PRECISION": {"archive": '--precision "x1"'},
-    "MASKS": dict.fromkeys(("train", "tune"), '--masks "x1"'),
-    "TWINS": {"evaluate": '--twins "x1"'},
-    "JUDGE": dict.fromkeys(("train", "evaluate", "crosscheck"), "--judge x1"),
+    "SEED": dict.fromkeys(("train", "tune"), "--seed 'x1'"),
+    "SPLIT_SEED": {"train": "--split-seed 'x1'"},
+    "PATIENT": dict.fromkeys(("train", "tune"), "--patient 'x1'"),
+    "ENGINE": {"archive": "--engine 'x1'"},
+    "PRECISION": {"archive": "--precision 'x1'"},
+    "MASKS": dict.fromkeys(("train", "tune"), "--masks 'x1'"),
+    "TWINS": {"evaluate": "--twins 'x1'"},
+    "JUDGE": dict.fromkeys(("train", "evaluate", "crosscheck"), "--judge 'x1'"),
     "TRAIN_FLAGS": {"train": "train train .* x1$"},
     "TUNE_FLAGS": {"tune": "train tune .*x1$"},
-    "AUTH": {"serve": '--auth "x1"'},
-    "TLS": {"serve": '--tls "x1"', "tls": '-keyout "x1/server.key"'},
-    "ADDRESS": {"serve": '--address "x1"'},
-    "REPLAY": {"promote": '--replay "x1"'},
-    "WATCH": {"promote": '--watch "x1"'},
-    "SHADOW": {"promote": '--shadow "x1"'},
-    "IMAGE": {"predict": "predict x1 --network"},
-    "IMAGES": {"bench": '--images "x1"'},
+    "AUTH": {"serve": "--auth 'x1'"},
+    "TLS": {"serve": "--tls 'x1'", "tls": "-keyout 'x1/server.key'"},
+    "ADDRESS": {"serve": "--address 'x1'"},
+    "REPLAY": {"promote": "--replay 'x1'"},
+    "WATCH": {"promote": "--watch 'x1'"},
+    "SHADOW": {"promote": "--shadow 'x1'"},
+    "IMAGE": {"predict": "predict 'x1' --network"},
+    "IMAGES": {"bench": "--images 'x1'"},
     "BENCH_FLAGS": {"bench": r"benchmarks\.serving .*x1$"},
     "NETWORK": {
-        "predict": "--network x1",
-        **{verb: f"client {verb} x1" for verb in ("promote", "retire", "rollback")},
+        "predict": "--network 'x1'",
+        **{verb: f"client {verb} 'x1'" for verb in ("promote", "retire", "rollback")},
     },
 }
 
@@ -98,6 +99,24 @@ def test_a_variable_reaches_the_script(variable: str, target: str) -> None:
     lines = re.sub(r"\s*\\\n\s*", " ", printed)
     expected = ARGUMENTS[variable][target]
     assert re.search(expected, lines, re.MULTILINE), lines
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "my x-ray.jpeg",
+        "scan (1).jpeg",
+        "o'brien.jpeg",
+        "a&echo x.jpeg",
+        "`id`.jpeg",
+        'a"b;c|d>e.png',
+    ],
+)
+def test_a_value_reaches_the_script_as_it_was_typed(name: str) -> None:
+    dry_run = ["make", "--dry-run", "predict", f"IMAGE={name}"]
+    printed = subprocess.check_output(dry_run, cwd=ROOT, text=True)
+    words = shlex.split(printed.splitlines()[-1])
+    assert words[words.index("predict") + 1] == name
 
 
 @pytest.mark.parametrize("verb", [verb.name for verb in TRAIN_VERBS])

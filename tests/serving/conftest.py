@@ -180,7 +180,9 @@ def write_archive(
     }
     archiver = Path(sys.executable).with_name("torch-model-archiver")
     words = [str(word) for pair in options.items() for word in pair]
-    subprocess.run([str(archiver), *words], check=True, capture_output=True)
+    (staging / "temporary").mkdir()  # not shared with another packing of this name
+    environment = {**os.environ, "TMPDIR": str(staging / "temporary")}
+    subprocess.run([str(archiver), *words], env=environment, check=True, capture_output=True)
     path = place.store / f"{network}-{version}.mar"
     (staging / "packed" / f"{network}.mar").replace(path)
     shutil.rmtree(staging)

@@ -159,15 +159,15 @@ def ask(session: requests.Session, place: Place, sent: SentRequest) -> Answer:
 
 def check_same(together: Answer, alone: Answer, sent: SentRequest) -> None:
     """The same label and, to 1e-5, probability; the same refusal; of pictures the same bytes."""
-    assert together.status == alone.status, (sent, together.said, alone.said)
-    assert together.status < 500, (sent, together.said)
-    if together.bad or not isinstance(together.said, dict):
-        assert together.said == alone.said, sent
+    assert together.status == alone.status, (sent, together.reply, alone.reply)
+    assert together.status < 500, (sent, together.reply)
+    if together.bad or not isinstance(together.reply, dict):
+        assert together.reply == alone.reply, sent
         return
-    assert together.said["label"] == alone.said["label"]
-    for name, value in alone.said["probability"].items():
-        assert together.said["probability"][name] == pytest.approx(value, abs=1e-5)
-    assert together.said.keys() == alone.said.keys()
+    assert together.reply["label"] == alone.reply["label"]
+    for name, value in alone.reply["probability"].items():
+        assert together.reply["probability"][name] == pytest.approx(value, abs=1e-5)
+    assert together.reply.keys() == alone.reply.keys()
 
 
 def batch_sizes(place: Place) -> float:
@@ -226,7 +226,7 @@ def test_requests_in_a_batch_are_answered_as_if_alone(
     with capsys.disabled():
         print(
             f"\n{2 * len(answered)} requests, {bad / len(answered):.0%} of them bad, "
-            f"{len({(a.status, str(a.said.get('type'))) for a in answered if a.bad})} refusals; "
+            f"{len({(a.status, str(a.reply.get('type'))) for a in answered if a.bad})} refusals; "
             f"batches of {sizes[0]:.1f}; worker {memory[SETTLED] / 1e6:.0f} MB after "
             f"{SETTLED} rounds, {memory[-1] / 1e6:.0f} MB at the end"
         )

@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from client import api
+from client import api, transport
 from tests.serving.conftest import Place, client, new_place, picture, write_archive
 from tests.serving.test_server import chunk
 
@@ -108,7 +108,7 @@ def test_a_full_queue_says_so_and_recovers(place: Place) -> None:
     assert codes.count(200) >= 100  # what waited was answered
     refused = next(answer for answer in result if answer.status_code == 503)
     assert "has no worker" in refused.json()["message"]  # it means the queue
-    assert api.message_of(refused) == api.FULL
+    assert transport.message_of(refused) == transport.FULL
     assert ask(place, "slow", picture(100)).status_code == 200
 
 

@@ -192,7 +192,7 @@ def wrong_golden(card: bytes) -> bytes:
     [
         ("graph.onnx", lambda content: content + b"x", "graph.onnx has sha256"),
         ("golden.png", lambda content: content[:-1], "golden.png has sha256"),
-        ("card.json", lambda _content: b"{", "card.json: it is no JSON"),
+        ("card.json", lambda _content: b"{", "card.json: it is not JSON"),
         ("card.json", wrong_golden, "answers the golden image with logits"),
         ("handlers/__init__.py", lambda _content: b"1 / 0", "ZeroDivisionError"),
     ],

@@ -120,8 +120,8 @@ def test_a_folder_is_scored_and_gone_on_with(served: Served, tmp_path: Path) -> 
     assert {row["file"] for row in rows(out)} == set(result)
     assert len(rows(out)) == len(result)
 
-    next_one = client("score", served.place, folder, "--out", out, "--network", "densenet161")
-    assert "holds answers of resnet50" in next_one.stderr
+    following = client("score", served.place, folder, "--out", out, "--network", "densenet161")
+    assert "holds answers of resnet50" in following.stderr
     (tmp_path / "mine.csv").write_text("name,age\n")
     stranger = client("score", served.place, folder, "--out", tmp_path / "mine.csv")
     assert "is no table of scores" in stranger.stderr
@@ -422,7 +422,7 @@ def test_an_archive_that_fails_says_why_and_leaves_nothing(
     finally:
         path.unlink()
     error = capsys.readouterr().err
-    assert "resnet50-6.6.mar does not come up" in error
+    assert "resnet50-6.6.mar does not load" in error
     assert "ValueError: no luck" in error
     assert api.versions(served.place.management_at) == before
 
@@ -504,7 +504,7 @@ def test_a_second_server_starts_and_stops_alone(served: Served, tmp_path: Path) 
     # Restarted where an archive has changed.
     write_archive(place, "resnet50", "1.0", bias=0.0)
     again = client("serve", place)
-    assert "Restarting the server: resnet50-1.0.mar was built anew" in again.stdout, again.stderr
+    assert "Restarting the server: resnet50-1.0.mar was rebuilt" in again.stdout, again.stderr
     third = states.running(place.state)
     assert third is not None
     assert third.pid != second.pid
@@ -538,9 +538,9 @@ def test_a_taken_port_and_an_empty_store_are_named(served: Served, tmp_path: Pat
     assert empty.returncode == 1
     assert "make archive" in empty.stderr
     shutil.copy(served.place.store / "resnet50-1.0.mar", place.store)
-    with closing(socket.socket()) as next_one:
-        next_one.bind(("127.0.0.1", place.ports["metrics"]))
-        next_one.listen()
+    with closing(socket.socket()) as following:
+        following.bind(("127.0.0.1", place.ports["metrics"]))
+        following.listen()
         taken = client("serve", place)
     assert taken.returncode == 1
     assert f"port {place.ports['metrics']} is taken by" in taken.stderr

@@ -15,22 +15,24 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from handlers import files, pixels
+from handlers import class_folders, files, pixels
 from handlers.arrays import Pixels
+from handlers.class_folders import PART_ORDER as FOLDERS
 from handlers.errors import ImageError
+from handlers.folders import HIDDEN, PassedOver, printable
 from train.data import splits
 from train.data.classes import CLASSES
-from train.data.patients import AGES, DataError, Subject, by_file, kaggle_subject, subject_finder
+from train.data.patients import AGES, DataError, Subject, identify, kaggle_subject
 
 log = logging.getLogger(__name__)
 
-FOLDERS = ("train", "val", "test")
 CACHE = Path("cache")
+SHOWN = 20  # files of a list in the log
 
 
 @dataclass(frozen=True)
 class Image:
-    """One file of the data set: `path` below its root, the folder it came in, who is on it."""
+    """One file of the data set: `path` below its root, the part it came in, who is on it."""
 
     path: PurePosixPath
     folder: str
@@ -68,7 +70,7 @@ class Dataset:
     def sha256(self) -> str:
         """Hash of every file's path and content: what the card calls this data."""
         lines = "\n".join(f"{image.sha256} {image.path}" for image in self.images)
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return hashlib.sha256(os.fsencode(lines)).hexdigest()
 
     @property
     def ages(self) -> tuple[int, int] | None:
@@ -127,47 +129,34 @@ def load(
 
 
 def scan(root: Path, patient: str | None = None) -> list[Image]:
-    """Every file below the class folders of `root`, hashed; hidden files are left out.
+    """Every image below the class folders of `root`, hashed; what is passed over is logged.
 
     Raises:
         DataError: no such folders, or a folder that is no class.
     """
-    if not (root / "train").is_dir():
-        raise DataError(
-            f"{root} has no folder train/: DATA names a folder with "
-            f"train/{{{','.join(CLASSES)}}} and, optionally, val/ and test/ like it."
-        )
-    paths = []
-    for folder in FOLDERS:
-        for entry in sorted((root / folder).glob("[!.]*")):
-            if not entry.is_dir() or entry.name not in CLASSES:
-                raise DataError(f"{entry}: known classes are the folders {', '.join(CLASSES)}")
-            paths += [p for p in sorted(entry.rglob("[!.]*")) if p.is_file()]
-    relative = [PurePosixPath(path.relative_to(root).as_posix()) for path in paths]
-    subjects = _subjects(relative, patient)
+    try:
+        labelled = class_folders.read(root, CLASSES)
+    except class_folders.FolderError as error:
+        raise DataError(str(error)) from error
+    _warn([entry for entry in labelled.passed_over if entry.reason != HIDDEN])
     with ThreadPoolExecutor() as pool:
-        hashes = pool.map(files.sha256, paths)
-    return [
-        Image(path, path.parts[0], CLASSES.index(path.parts[1]), subject, digest)
-        for path, subject, digest in zip(relative, subjects, hashes, strict=True)
-    ]
+        hashes = pool.map(files.sha256, [image.path for image in labelled.images])
+        return [
+            Image(image.relative, image.part, CLASSES.index(image.label), subject, digest)
+            for image, subject, digest in zip(
+                labelled.images, identify(labelled.images, patient), hashes, strict=True
+            )
+        ]
 
 
-def _subjects(paths: Sequence[PurePosixPath], patient: str | None) -> list[Subject]:
-    finder = subject_finder(patient)
-    if finder is not None:
-        return [finder(path) for path in paths]
-    known = [kaggle_subject(path) for path in paths]
-    if any(subject is None for subject in known):
-        if all(path.name.startswith("phantom-") for path in paths):
-            return [by_file(path) for path in paths]  # each phantom is a chest of its own
+def _warn(passed_over: Sequence[PassedOver]) -> None:
+    if passed_over:
+        more = len(passed_over) - SHOWN
         log.warning(
-            "EACH FILE IS TAKEN FOR A PATIENT OF ITS OWN: two images of one patient may fall into "
-            "training and validation. Name the patient with PATIENT=regex or "
-            "PATIENT=table.csv:column."
+            "PASSED OVER:\n%s%s",
+            "\n".join(f"  {entry}" for entry in passed_over[:SHOWN]),
+            f"\n  and {more} more" if more > 0 else "",
         )
-        return [by_file(path) for path in paths]
-    return [subject for subject in known if subject is not None]
 
 
 def verify(images: Sequence[Image]) -> None:
@@ -186,7 +175,7 @@ def verify(images: Sequence[Image]) -> None:
         twins[image.sha256].append(image)
     for same in twins.values():
         if len({(image.folder, image.label) for image in same}) > 1:
-            names = ", ".join(str(image.path) for image in same)
+            names = ", ".join(printable(image.path) for image in same)
             raise DataError(f"the same image in two splits or classes: {names}. Keep one.")
     folders = defaultdict(set)
     for image in images:
@@ -204,9 +193,11 @@ def _decode_all(
 ) -> tuple[Pixels, dict[PurePosixPath, str]]:
     """Pixels (N, size, size), memory-mapped from the cache, and why a file could not be read.
 
-    The cache is keyed by the files' content, by the size and by the code that decodes.
+    The cache is keyed by the files' content, by the size and by the package that decodes.
     """
-    key = hashlib.sha256(Path(pixels.__file__).read_bytes() + str(size).encode())
+    modules = sorted(Path(pixels.__file__).parent.glob("*.py"))
+    code = b"".join(module.read_bytes() for module in modules)
+    key = hashlib.sha256(code + str(size).encode())
     key.update("".join(image.sha256 for image in images).encode())
     target = cache / f"{_name(root)}-{size}-{key.hexdigest()[:16]}.npy"
     listing = target.with_suffix(".broken.json")
@@ -242,7 +233,7 @@ def _decode_all(
 
 
 def _listing(broken: dict[PurePosixPath, str]) -> str:
-    lines = "\n".join(f"  {path}: {why}" for path, why in broken.items())
+    lines = "\n".join(f"  {printable(path)}: {why}" for path, why in broken.items())
     return f"{len(broken)} unreadable files:\n{lines}"
 
 
@@ -252,13 +243,13 @@ def _name(root: Path) -> str:
 
 
 def write_split(dataset: Dataset, path: Path) -> None:
-    """The split as CSV: file, class, patient, part, sha256."""
-    with path.open("w", newline="") as lines:
+    """The split as CSV: file, class, patient, part, sha256; paths as `folders.original` reads."""
+    with path.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(["file", "class", "patient", "split", "sha256"])
         for image, part in zip(dataset.images, dataset.parts, strict=True):
-            row = [image.path, CLASSES[image.label], image.subject.patient, part, image.sha256]
-            writer.writerow(row)
+            names = printable(image.path), CLASSES[image.label], printable(image.subject.patient)
+            writer.writerow([*names, part, image.sha256])
 
 
 def table(dataset: Dataset) -> str:

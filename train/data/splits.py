@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from train.data.patients import FULL_SIZE_PATIENTS
+from train.data.classes import CLASSES
+from train.data.patients import FULL_SIZE_PATIENTS, DataError
 
 if TYPE_CHECKING:
     from train.data.dataset import Image
@@ -30,14 +31,15 @@ def part(images: Sequence["Image"], seed: int) -> list[str]:
     ids (bacteria, virus, IM, NORMAL2-IM in Kaggle's set) one run of consecutive patients goes to
     each block, and patients at random to `random`. Patients whose full-size images are examples
     go to `random`.
+
+    Raises:
+        DataError: a class of the folder train has fewer patients than there are parts.
     """
     folders = {image.folder for image in images}
     shares = SHARES if TEST in folders else {**SHARES, TEST: TEST_SHARE}
     training = [row for row, image in enumerate(images) if image.folder == "train"]
     parts = [image.folder for image in images]
-    series = defaultdict(list)
-    for group in _groups(images, training):
-        series[images[group[0]].subject.series].append(group)
+    series = _series(images, _groups(images, training), [FIT, *shares])
     for number, name in enumerate(sorted(series)):
         ordered = sorted(series[name], key=lambda group: images[group[0]].subject.order)
         random = np.random.default_rng([seed, number])
@@ -47,8 +49,40 @@ def part(images: Sequence["Image"], seed: int) -> list[str]:
     return parts
 
 
+def _series(
+    images: Sequence["Image"], groups: Sequence[list[int]], wanted: Sequence[str]
+) -> dict[str, list[list[int]]]:
+    """Groups by series; a series too small for a group in each part joins its class's largest."""
+    by_class: dict[int, dict[str, list[list[int]]]] = defaultdict(lambda: defaultdict(list))
+    for group in groups:
+        image = images[group[0]]
+        by_class[image.label][image.subject.series].append(group)
+    series: dict[str, list[list[int]]] = {}
+    for label, members in sorted(by_class.items()):
+        free = {name: sum(not _kept_out(images, g) for g in members[name]) for name in members}
+        count = sum(free.values())
+        if count < len(wanted):
+            number = sum(image.folder == "train" and image.label == label for image in images)
+            raise DataError(
+                f"train/{CLASSES[label]} holds {number} images, of {count} patients to be "
+                f"distributed: at least {len(wanted)} are needed, one for each of "
+                f"{', '.join(wanted)}. Add {len(wanted) - count} or more."
+            )
+        largest = max(sorted(free), key=lambda name: free[name])
+        for name in sorted(free):
+            if name != largest and free[name] < len(wanted):
+                members[largest] += members.pop(name)
+        for name, held in members.items():
+            series[name if name not in series else f"{name} {CLASSES[label]}"] = held
+    return series
+
+
+def _kept_out(images: Sequence["Image"], group: Sequence[int]) -> bool:
+    return any(images[row].subject.patient in FULL_SIZE_PATIENTS for row in group)
+
+
 def _groups(images: Sequence["Image"], rows: Sequence[int]) -> list[list[int]]:
-    """Rows that must stay together: one patient's, and those of byte-identical images."""
+    """Rows that must stay together: one patient's or folder's, and of byte-identical images."""
     parent = {row: row for row in rows}
 
     def find(row: int) -> int:
@@ -58,7 +92,11 @@ def _groups(images: Sequence["Image"], rows: Sequence[int]) -> list[list[int]]:
 
     first: dict[str, int] = {}
     for row in rows:
-        for key in (f"patient {images[row].subject.patient}", f"bytes {images[row].sha256}"):
+        subject = images[row].subject
+        keys = [f"patient {subject.patient}", f"bytes {images[row].sha256}"]
+        if subject.folder is not None:
+            keys.append(f"folder {subject.folder}")
+        for key in keys:
             parent[find(row)] = find(first.setdefault(key, row))
     groups = defaultdict(list)
     for row in rows:
@@ -77,17 +115,17 @@ def _deal(
     total = sum(len(group) for group in groups)
     taken = 0
     for place, group in enumerate(groups):
-        if any(images[row].subject.patient in FULL_SIZE_PATIENTS for row in group):
+        if _kept_out(images, group):
             parts[place] = RANDOM
             taken += len(group)
     free = [place for place, chosen in enumerate(parts) if chosen == FIT]
-    for name, share in shares.items():
-        if name == RANDOM:
-            continue
-        for place in _run(groups, free, share * total, random):
+    blocks = [name for name in shares if name != RANDOM]
+    for number, name in enumerate(blocks):
+        rest = len(blocks) - number + 1  # one for each later block, RANDOM and FIT
+        for place in _run(groups, free, shares[name] * total, random, rest):
             parts[place] = name
         free = [place for place in free if parts[place] == FIT]
-    for place in random.permutation(free):
+    for place in random.permutation(free)[: len(free) - 1]:
         if taken >= shares[RANDOM] * total:
             break
         parts[place] = RANDOM
@@ -100,14 +138,16 @@ def _run(
     free: Sequence[int],
     images: float,
     random: np.random.Generator,
+    rest: int,
 ) -> list[int]:
     """Consecutive free groups that hold about that many images, from a random start.
 
-    The last group is taken only where that comes nearer to the number; at least one is.
+    The last group is taken only where that comes nearer to the number; at least one is, and at
+    least `rest` are left.
     """
     sizes = np.array([len(groups[place]) for place in free])
     ends = np.concatenate([[0], np.cumsum(sizes)])
     starts = np.flatnonzero(ends[-1] - ends[:-1] >= images)
-    start = int(random.choice(starts))
+    start = int(random.choice(starts)) if len(starts) else 0
     stop = start + max(1, int(np.abs(ends[start + 1 :] - ends[start] - images).argmin()) + 1)
-    return list(free[start:stop])
+    return list(free[start : min(stop, start + len(free) - rest)])

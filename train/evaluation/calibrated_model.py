@@ -39,7 +39,7 @@ class CalibratedModel:
 
     @property
     def threshold(self) -> float:
-        """The threshold of the default operating point."""
+        """The default operating point's threshold on the calibrated P(PNEUMONIA), 0..1."""
         return self.operating_points[calibrations.DEFAULT].threshold
 
     def uncalibrated(self, part: str) -> Scores:

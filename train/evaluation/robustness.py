@@ -62,7 +62,7 @@ def _gamma(exponent: float) -> Corruption:
 
 
 def _border(share: float) -> Corruption:
-    """A black border of that share of the width, as from a film larger than the beam."""
+    """A corruption that blackens a share of the width on all four sides; the size stays."""
 
     def corruption(picture: Picture, _generator: Generator) -> Picture:
         width = round(share * picture.width)

@@ -136,7 +136,10 @@ def _transform(images: Tensor, affine: Tensor) -> Tensor:
 
 
 def _adjust_grey(images: Tensor, changes: Changes) -> Tensor:
-    """Images (N, 1, S, S) after gamma, contrast about their mean, and brightness."""
+    """Images (N, 1, S, S) to the power gamma, then contrast about each one's mean, then brightness.
+
+    Clamped to 0..1.
+    """
 
     def column(values: Tensor) -> Tensor:
         return values[:, None, None, None]
@@ -171,7 +174,10 @@ def gaussian_blur(images: Tensor, deviation: float) -> Tensor:
 
 
 def _cover(images: Tensor, changes: Changes) -> Tensor:
-    """Images (N, 1, S, S) with grey borders, like collimation, and a grey patch (cutout)."""
+    """Images (N, 1, S, S), 0..1, with the borders and the patch (cutout) of each in one grey.
+
+    A border or patch of size 0 changes nothing.
+    """
     size = images.shape[-1]
     place = (torch.arange(size, device=images.device) + 0.5) / size
     x, y = place[None, None, :], place[None, :, None]

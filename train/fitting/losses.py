@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def class_weights(labels: Tensor) -> Tensor:
-    """Class weights, float32 (2,), that give both classes of labels (N,) the same total."""
+    """Class weights, float32 (2,): N / (2 × count) of labels (N,); each class totals N / 2."""
     counts = torch.bincount(labels, minlength=2)
     return (counts.sum() / (2 * counts)).to(torch.float32)
 

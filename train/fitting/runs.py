@@ -83,7 +83,7 @@ def load_masks(root: Path | None, dataset: Dataset) -> LungMasks | None:
 def _write_facts(
     folder: Path, dataset: Dataset, options: Options, root: Path, preset_name: str
 ) -> None:
-    """Write the split and the options into the run's folder."""
+    """Write split.csv (file, patient, part) and run.json (data, preset, options) into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     datasets.write_split(dataset, folder / "split.csv")
     log.info("%s\nthe split, file by file: %s", datasets.table(dataset), folder / "split.csv")

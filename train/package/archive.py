@@ -1,6 +1,7 @@
 """Packs graph, card and handlers into model_store/<name>-<version>.mar, by torch-model-archiver."""
 
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -144,8 +145,12 @@ def _pack(name: str, version: str, entry: Path, staging: Path, target: Path) -> 
         "--extra-files": staging,
         "--export-path": output,
     }
+    # It stages in <temporary folder>/<model name>: two packings at once would share that folder.
+    temporary = staging.parent / "temporary"
+    temporary.mkdir()
     process = subprocess.run(
         [*map(str, command), *[str(word) for pair in options.items() for word in pair]],
+        env={**os.environ, "TMPDIR": str(temporary)},
         capture_output=True,
         text=True,
         check=False,

@@ -14,7 +14,7 @@ MIN_SPEEDUP = 1.1  # that justifies the memory of a different engine
 
 
 def milliseconds(graphs: Mapping[str, Path], image: Pixels) -> dict[str, float]:
-    """The minimum time in milliseconds that each engine takes for one image (1, S, S).
+    """The least milliseconds of 15 runs, by engine name, for one image (1, S, S).
 
     `graphs` are the engines' files. Engines run in turns. The minimum is compared because other
     programs on this machine only add time, and unequally.

@@ -85,9 +85,9 @@ def test_pixels_are_those_of_serving_and_come_from_the_cache(
 
 
 def test_the_same_seed_gives_the_same_split(images: Path, tmp_path: Path) -> None:
-    first, again, other = (load(images, tmp_path, seed=seed) for seed in (1, 1, 2))
+    first, again, following = (load(images, tmp_path, seed=seed) for seed in (1, 1, 2))
     assert first.parts == again.parts
-    assert first.parts != other.parts
+    assert first.parts != following.parts
     assert set(first.parts) == set(splits.PARTS) - {splits.OFFICIAL}
     datasets.write_split(first, tmp_path / "split.csv")
     with (tmp_path / "split.csv").open() as lines:
@@ -210,12 +210,12 @@ def test_the_real_split(tmp_path: Path) -> None:
     for part, share in (("fit", 0.77), ("random", 0.05), ("block-select", 0.08),
                         ("block-calibrate", 0.10)):  # fmt: skip
         assert counted[part] / training == pytest.approx(share, abs=0.01)
-    where: dict[str, set[str]] = {}
+    place: dict[str, set[str]] = {}
     for image, part in zip(images, parts, strict=True):
-        where.setdefault(image.subject.patient, set()).add(part)
-        where.setdefault(image.sha256, set()).add(part)
-    assert all(len(part) == 1 for part in where.values())
-    assert all(where[patient] == {"random"} for patient in FULL_SIZE_PATIENTS)
+        place.setdefault(image.subject.patient, set()).add(part)
+        place.setdefault(image.sha256, set()).add(part)
+    assert all(len(part) == 1 for part in place.values())
+    assert all(place[patient] == {"random"} for patient in FULL_SIZE_PATIENTS)
     for series in ("bacteria", "virus", "IM", "NORMAL2-IM"):
         for part in ("random", "block-select", "block-calibrate"):
             rows = [i for i, p in zip(images, parts, strict=True)
@@ -237,15 +237,19 @@ def test_the_small_copies_are_the_originals_squashed() -> None:
         copy = SHARED / "chest_xray/train" / path.parent.name / path.name
         theirs = np.asarray(Pillow.open(copy).convert("L")).astype(float)
 
-        def apart(ours: np.ndarray, theirs: np.ndarray = theirs) -> float:
+        def separate(ours: np.ndarray, theirs: np.ndarray = theirs) -> float:
             return float(np.abs(ours.astype(float) - theirs).mean())
 
         # Nearer than any other filter; what is left is JPEG of quality 75.
-        found = apart(pixels.decode(path.read_bytes(), 224))
-        assert found < 3
+        result = separate(pixels.decode(path.read_bytes(), 224))
+        assert result < 3
         grey = Pillow.open(path).convert("L")
-        for other in (Pillow.Resampling.BICUBIC, Pillow.Resampling.BOX, Pillow.Resampling.LANCZOS):
-            assert found < apart(np.asarray(grey.resize((224, 224), other)))
+        for following in (
+            Pillow.Resampling.BICUBIC,
+            Pillow.Resampling.BOX,
+            Pillow.Resampling.LANCZOS,
+        ):
+            assert result < separate(np.asarray(grey.resize((224, 224), following)))
 
 
 def test_a_sample_is_of_its_part_and_always_the_same(dataset: datasets.Dataset) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_a_network_without_evaluation_is_not_archived(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(recipes.PRESETS["quick"], "small", (QUICK,))
     folder = runs.train(Options(data=images, preset="quick", networks=("small",), init="scratch"))
-    with pytest.raises(ArchiveError, match="never judged"):
+    with pytest.raises(ArchiveError, match="was not evaluated"):
         archive.archive(folder / "small", "1.0", tmp_path / "store", tmp_path)
 
 
@@ -73,3 +74,18 @@ def test_real_networks_can_be_exported(name: str, tmp_path: Path) -> None:
         assert verify(network, engine.load(runtime, tmp_path / GRAPH), examples) < 1e-3
     export_program(network, 64, tmp_path / "graph.pt2")
     assert verify(network, engine.load("torch", tmp_path / "graph.pt2"), examples) < 1e-3
+
+
+def test_two_packings_at_once_do_not_mix(trained: Path, tmp_path: Path) -> None:  # noqa: F811
+    store, exported = tmp_path / "store", tmp_path / "exported"
+    exported.mkdir()
+    archive.archive(trained / "small", "1.0", store, exported)  # the graph is exported once
+
+    def pack(version: str) -> str:
+        path = archive.archive(trained / "small", version, store, exported)
+        with zipfile.ZipFile(path) as packed:
+            return str(json.loads(packed.read("card.json"))["version"])
+
+    versions = [f"2.{number}" for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(pack, versions)) == versions

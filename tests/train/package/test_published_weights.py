@@ -101,7 +101,7 @@ def test_weights_that_half_precision_changes_too_much_are_not_published(
     monkeypatch.setattr(publish, "TOLERANCE", 0.0)
     with pytest.raises(PublishError, match="half precision changes a probability"):
         publish.publish(trained)
-    monkeypatch.setattr(publish, "LARGEST", 100)
+    monkeypatch.setattr(publish, "MAX_BYTES", 100)
     with pytest.raises(PublishError, match="MB"):
         publish.publish(trained)
     assert not (tmp_path / "weights").exists()

@@ -1,4 +1,4 @@
-"""The geometry of a phantom, and what draws on it: soft edges, noise, lines and discs."""
+"""The geometry of a phantom, and drawing primitives: soft edges, noise, lines and discs."""
 
 from dataclasses import dataclass
 from typing import Any

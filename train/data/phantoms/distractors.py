@@ -1,4 +1,4 @@
-"""What does not depend on the label: patches outside the lungs, leads, tubes, letters."""
+"""Structures independent of the label: patches outside the lungs, leads, tubes, letters."""
 
 from functools import lru_cache
 
