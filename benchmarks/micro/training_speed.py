@@ -1,13 +1,12 @@
 """Images per second in training, against a plain loop and against the same step with less work.
 
-`python -m benchmarks.micro.training_speed`. Four variants run in turns, each in a process of its
+`python -m benchmarks.micro.training_speed`. Three variants run in turns, each in a process of its
 own, because keeping freed memory is a setting of the process:
 
-- `training`: as `make train` does it. channels_last, freed memory is kept, bfloat16 and
-  convolutions by matrix products if the processor multiplies bfloat16, images gathered, augmented;
+- `training`: as `make train` does it. channels_last, freed memory is kept, bfloat16 if the
+  processor multiplies it, images gathered, augmented;
 - `constant`: the same step on one constant batch, which shows the cost of gathering and
   augmentation;
-- `convolutions`: the same step with PyTorch's convolutions;
 - `plain`: an eager loop without options (NCHW, no gathering, no augmentation).
 """
 
@@ -15,7 +14,6 @@ import argparse
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -25,13 +23,9 @@ from train.fitting import allocator, augment, learner
 from train.model.networks import NETWORKS, build
 
 IMAGES = 1024  # to gather from
-TRAINING, CONSTANT, CONVOLUTIONS, PLAIN = "training", "constant", "convolutions", "plain"
-VARIANTS = (TRAINING, CONSTANT, CONVOLUTIONS, PLAIN)
-REFERENCES = (
-    "the same step on a constant batch",
-    "the same step with PyTorch's convolutions",
-    "the plain loop",
-)
+TRAINING, CONSTANT, PLAIN = "training", "constant", "plain"
+VARIANTS = (TRAINING, CONSTANT, PLAIN)
+REFERENCES = ("the same step on a constant batch", "the plain loop")
 
 
 def images_per_second(name: str, size: int, batch: int, seconds: float, variant: str) -> float:
@@ -49,17 +43,12 @@ def images_per_second(name: str, size: int, batch: int, seconds: float, variant:
 
     def step() -> None:
         pixels = constant
-        if variant in (TRAINING, CONVOLUTIONS):
+        if variant == TRAINING:
             rows = torch.randint(0, IMAGES, (batch,), generator=generator)
             changes = augment.draw(batch, augment.Strength(), generator)
             pixels = augment.apply(images[rows], changes)
         optimizer.zero_grad()
-        matrices = (
-            learner.convolution_mode(torch.device("cpu"))
-            if variant in (TRAINING, CONSTANT)
-            else nullcontext()
-        )
-        with torch.autocast("cpu", half, enabled=half is not None), matrices:
+        with torch.autocast("cpu", half, enabled=half is not None):
             loss = F.cross_entropy(network(pixels), labels)
         loss.backward()
         optimizer.step()
@@ -92,7 +81,7 @@ def main() -> None:
             [float(subprocess.check_output([*command, name, v], text=True)) for v in VARIANTS]
             for _ in range(options.turns)
         ]
-        rates = np.array(turns)  # (turns, 4)
+        rates = np.array(turns)  # (turns, 3)
         medians = ", ".join(
             f"{variant} {rate:.1f}"
             for variant, rate in zip(VARIANTS, np.median(rates, 0), strict=True)

@@ -1,6 +1,5 @@
 """A network under training: forward pass, weight update, and moving average of the weights."""
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from train.fitting.cuda_graphs import WithFeatures, graphed
-from train.fitting.matmul_convolution import MatmulConvolutions
 from train.fitting.recipes import Recipe
 from train.fitting.schedule import parameter_groups, unfreeze
 from train.model.networks import NETWORKS, Classifier
@@ -26,12 +24,6 @@ def mixed_precision_type(device: torch.device) -> torch.dtype | None:
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     supported = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return torch.bfloat16 if supported else None
-
-
-def convolution_mode(device: torch.device) -> AbstractContextManager[Any]:
-    """The context for a step's convolutions: matrix products in half precision on a CPU."""
-    by_matrices = device.type == "cpu" and mixed_precision_type(device) is not None
-    return MatmulConvolutions() if by_matrices else nullcontext()
 
 
 class Learner:
@@ -83,10 +75,7 @@ class Learner:
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, 2) and features (N, C, h, w) of pixels (N, S, S), in mixed precision."""
-        with (
-            torch.autocast(self.device.type, self.half, enabled=self.half is not None),
-            convolution_mode(self.device),
-        ):
+        with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
             logits, features = self._callable_for(pixels)(pixels)
         return logits, features
 
