@@ -132,7 +132,7 @@ test: setup  ## every test, those with a real TorchServe too
 	@$(RUN) -m pytest
 
 check: lint  ## the linters, and the tests that need no server and no training
-	@$(RUN) -m pytest -m "not server and not training and not minutes"
+	@$(RUN) -m pytest -m "not minutes" tests/handlers tests/project tests/train/data tests/train/metrics
 
 lint: setup  ## ruff, mypy, import-linter, and whether identifiers are words of the field
 	@$(RUN) -m ruff check .

@@ -113,7 +113,7 @@ def test_a_variable_reaches_the_script(variable: str, target: str) -> None:
     ],
 )
 def test_a_value_reaches_the_script_as_it_was_typed(name: str) -> None:
-    dry_run = ["make", "--dry-run", "predict", f"IMAGE={name}"]
+    dry_run = ["make", "--dry-run", "--no-print-directory", "predict", f"IMAGE={name}"]
     printed = subprocess.check_output(dry_run, cwd=ROOT, text=True)
     words = shlex.split(printed.splitlines()[-1])
     assert words[words.index("predict") + 1] == name
