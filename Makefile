@@ -131,7 +131,7 @@ rollback: setup  ## make the version before the last promotion of NETWORK= the d
 test: setup  ## every test, those with a real TorchServe too
 	@$(RUN) -m pytest
 
-check: lint  ## the linters, and the tests that need no server and no training
+check: lint  ## the linters, and the tests of handlers, documents, data and metrics
 	@$(RUN) -m pytest -m "not minutes" tests/handlers tests/project tests/train/data tests/train/metrics
 
 lint: setup  ## ruff, mypy, import-linter, and whether identifiers are words of the field

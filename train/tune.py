@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 FOLDER = Path("runs/tune")
 SIZE = 64  # pixels a side: four epochs of ResNet50 take about five minutes on two CPU cores
 EPOCHS = 4
-TRIALS = 12
 NEW_SEEDS = (101, 102)
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 # Log-losses on `block-select`, after calibration; the names are keys of stored studies.
